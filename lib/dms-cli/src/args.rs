@@ -1,0 +1,47 @@
+//! Command lines: clap, with our exit code and our one line.
+
+use std::io::Write;
+
+use clap::error::ErrorKind;
+
+use crate::{Exit, Failure};
+
+/// Parses the command line. `--help` and `--version` print to stdout and end the process with 0;
+/// a usage error is one line and exit code 100.
+///
+/// # Errors
+/// What is wrong with the command line.
+pub fn parse<T: clap::Parser>() -> Result<T, Failure> {
+    let error = match T::try_parse() {
+        Ok(args) => return Ok(args),
+        Err(error) => error,
+    };
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let text = error.render().to_string();
+        let written = std::io::stdout().lock().write_all(text.as_bytes());
+        std::process::exit(if written.is_ok() { 0 } else { Exit::Temporary.code().into() });
+    }
+    Err(refuse(&one_line(&error.render().to_string())))
+}
+
+/// A usage error with a hint.
+pub fn refuse(text: &str) -> Failure {
+    Failure::permanent(text)
+}
+
+/// clap's message without its decoration: the error, and the usage.
+fn one_line(text: &str) -> String {
+    let text = text.trim_start_matches("error: ");
+    let text = text.split("\n\nFor more information").next().unwrap_or(text);
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace(" Usage: ", "; usage: ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_usage_error_is_one_line() {
+        let text = "error: unexpected argument '-q' found\n\nUsage: x [OPTIONS]\n\nFor more \
+                    information, try '--help'.\n";
+        assert_eq!(super::one_line(text), "unexpected argument '-q' found; usage: x [OPTIONS]");
+    }
+}

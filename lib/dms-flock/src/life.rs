@@ -1,0 +1,125 @@
+//! Life locks: whether a run is alive is a lock, never a process id.
+//!
+//! A run (a pipeline, a command) holds a lock of its own, which all its processes inherit, and
+//! knows its path from the environment. Whoever can take that lock knows that all of them ended.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::{Lock, Mode, Wait, make_dir};
+
+/// The environment variable that tells a run's processes the path of its life lock.
+pub const VARIABLE: &str = "DMS_LIFE_LOCK";
+
+/// How many files of dead runs may lie about before a new run sweeps them away.
+const SWEEP_ABOVE: usize = 32;
+
+/// The life lock of a new run.
+#[derive(Debug)]
+pub struct Life {
+    lock: Lock,
+    path: PathBuf,
+}
+
+impl Life {
+    /// Begins a run: takes a lock that nobody ever had, in `<lock dir>/life`.
+    ///
+    /// # Errors
+    /// If the directory or the file cannot be made.
+    pub fn begin(lock_dir: &Path, name: &str) -> io::Result<Life> {
+        let dir = lock_dir.join("life");
+        make_dir(&dir)?;
+        sweep(&dir)?;
+        let path = dir.join(name);
+        // It is nobody else's, but a sweep may be looking at it.
+        match Lock::take(&path, Mode::Exclusive, Wait::For(Duration::from_secs(5)))? {
+            Some(lock) => Ok(Life { lock, path }),
+            None => Err(io::Error::new(io::ErrorKind::AlreadyExists, "the name is in use")),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lets the children that are started from now on belong to the run.
+    ///
+    /// # Errors
+    /// That of fcntl(2).
+    pub fn pass_on(&self) -> io::Result<()> {
+        self.lock.pass_on()
+    }
+}
+
+/// Whether the run with this life lock has ended: it can be taken, or it has been swept away.
+///
+/// # Errors
+/// If the file is there but cannot be locked.
+pub fn has_ended(path: &Path) -> io::Result<bool> {
+    if !path.try_exists()? {
+        return Ok(true);
+    }
+    Ok(Lock::take(path, Mode::Exclusive, Wait::No)?.is_some())
+}
+
+/// Removes the file of a run that has ended; one that is alive stays.
+///
+/// # Errors
+/// If it is there but cannot be locked or removed.
+pub fn bury(path: &Path) -> io::Result<()> {
+    if !path.try_exists()? {
+        return Ok(());
+    }
+    // Removed while it is held: nobody can take it for their own in between.
+    if let Some(_held) = Lock::take(path, Mode::Exclusive, Wait::No)? {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A command that took our place cannot clean up after itself: the next ones do, now and then.
+fn sweep(dir: &Path) -> io::Result<()> {
+    let files: Vec<PathBuf> =
+        std::fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    if files.len() > SWEEP_ABOVE {
+        for file in files {
+            // One that we may not touch is another user's to sweep.
+            let _ = bury(&file);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_alive_as_long_as_its_lock_is_held() {
+        let dir = std::env::temp_dir().join(format!("dms-life-{}", std::process::id()));
+        let life = Life::begin(&dir, "one").expect("a temporary directory");
+        let path = life.path().to_owned();
+        assert!(!has_ended(&path).expect("it can be opened"));
+        bury(&path).expect("it can be opened");
+        assert!(path.exists(), "a living run was buried");
+        drop(life);
+        assert!(has_ended(&path).expect("it can be opened"));
+        bury(&path).expect("it can be removed");
+        assert!(!path.exists() && has_ended(&path).expect("gone is ended"));
+    }
+
+    #[test]
+    fn the_files_of_ended_runs_do_not_pile_up() {
+        let dir = std::env::temp_dir().join(format!("dms-sweep-{}", std::process::id()));
+        for run in 0..100 {
+            drop(Life::begin(&dir, &run.to_string()).expect("a temporary directory"));
+        }
+        let left = std::fs::read_dir(dir.join("life")).expect("it was made").count();
+        assert!(left <= SWEEP_ABOVE + 1, "{left} files");
+    }
+}

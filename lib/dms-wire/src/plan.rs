@@ -1,0 +1,47 @@
+//! What `dms-ledger plan` decided, carried through the act stage to `dms-ledger commit`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Action, Host, MountPath, OperationId, TargetId, TargetType};
+
+/// What the act stage has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// Make sure that the target is mounted, whoever else uses it.
+    Mount,
+    /// Unmount it: nobody else uses it.
+    Unmount,
+    /// Touch nothing: the job leaves, others stay.
+    Release,
+}
+
+/// All that `commit` needs to record the outcome, and all that the act stage needs to know whether
+/// it may act. It carries no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The journal's row of this operation; the request's id where it has one.
+    pub operation: OperationId,
+    /// Which ledger decided: fences of two ledgers cannot be compared.
+    pub ledger: String,
+    /// The fence: one more than that of any earlier plan for this target on this host.
+    pub seq: u64,
+    /// The job that asked.
+    pub job: i32,
+    /// The target.
+    pub target: TargetId,
+    /// The node that has to act.
+    pub host: Host,
+    /// Where.
+    pub path: MountPath,
+    /// The target's type, if it is known: from the request, or from the job's binding.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none", default)]
+    pub kind: Option<TargetType>,
+    /// The secret's reference, the export or the pool: what is mounted there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub source: Option<String>,
+    /// What was asked.
+    pub action: Action,
+    /// What has to be done.
+    pub decision: Decision,
+}

@@ -1,0 +1,140 @@
+//! The filter form: for each request line, lock, ask the filter, release.
+
+use std::ffi::OsString;
+use std::io::{BufRead, ErrorKind, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use dms_cli::{Context, Exit, Failure};
+use dms_flock::{Lock, Mode, Wait};
+use dms_wire::{
+    Deadline, ErrorCode, Line, MAX_REQUEST, Request, Response, TargetId, read_line, write_line,
+};
+
+use crate::filter::{Filter, Lost};
+use crate::locks::LockDir;
+
+/// What stays the same from line to line.
+pub(crate) struct Rules<'a> {
+    pub(crate) locks: &'a LockDir,
+    /// Locks to take beside the request's own.
+    pub(crate) names: Vec<String>,
+    pub(crate) mode: Mode,
+    pub(crate) wait: Wait,
+    /// How long to wait for the answer to a request without a deadline.
+    pub(crate) patience: Duration,
+}
+
+/// How long past its deadline a request's answer is waited for: the filter minds it by itself.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Serves until the end of the input. The filter is started once, and anew only if it ends or
+/// hangs; the line that it had then is answered all the same.
+pub(crate) fn serve(
+    rules: &Rules<'_>,
+    command: &[OsString],
+    mut input: impl BufRead,
+    mut output: impl Write,
+) -> Result<Exit, Failure> {
+    let mut filter = Some(Filter::start(rules.locks, command)?);
+    let mut errors = false;
+    while let Some(line) = read_line(&mut input, MAX_REQUEST).context("unable to read", "stdin")? {
+        let answer = match line {
+            Line::TooLong => error_line(&Response::too_long()),
+            Line::Text(line) => match Request::peek(&line) {
+                Err(why) => error_line(&Response::invalid(&why)),
+                Ok((target, deadline)) => {
+                    let mut running = match filter.take() {
+                        Some(running) => running,
+                        None => Filter::start(rules.locks, command)?,
+                    };
+                    match answer(rules, &mut running, &line, &target, deadline)? {
+                        Ok(answer) => {
+                            filter = Some(running);
+                            answer
+                        }
+                        Err(response) => {
+                            report_loss(running.kill()?);
+                            error_line(&response)
+                        }
+                    }
+                }
+            },
+        };
+        errors |= Response::parse(&answer).is_ok_and(|response| response.is_error());
+        match write_line(&mut output, &answer) {
+            Err(why) if why.kind() == ErrorKind::BrokenPipe => break,
+            written => written.context("unable to write", "stdout")?,
+        }
+    }
+    let end = filter.map(Filter::finish).transpose()?;
+    Ok(exit(errors, end))
+}
+
+/// One line under its locks. `Err`: the filter was lost, and this is the answer.
+fn answer(
+    rules: &Rules<'_>,
+    filter: &mut Filter,
+    line: &[u8],
+    target: &TargetId,
+    deadline: Option<Deadline>,
+) -> Result<Result<Vec<u8>, Response>, Failure> {
+    let _held = match lock(rules, target, deadline)? {
+        Ok(held) => held,
+        Err(response) => return Ok(Ok(error_line(&response))),
+    };
+    let patience = deadline.map_or(rules.patience, |deadline| deadline.left() + GRACE);
+    Ok(filter.ask(line, patience).map_err(|lost| match lost {
+        Lost::Ended => internal("the filter ended before it answered; the outcome is unknown"),
+        Lost::Confused => internal("the filter did not answer with one line"),
+        Lost::TimedOut => Response::error(
+            ErrorCode::Timeout,
+            format!(
+                "timeout: no answer within {:.0} s; the outcome is unknown",
+                patience.as_secs_f64()
+            ),
+        ),
+    }))
+}
+
+/// The node's lock shared, the target's exclusive, and the names of the command line.
+fn lock(
+    rules: &Rules<'_>,
+    target: &TargetId,
+    deadline: Option<Deadline>,
+) -> Result<Result<Vec<Lock>, Response>, Failure> {
+    let mut wanted: Vec<(String, Mode)> =
+        rules.names.iter().map(|name| (name.clone(), rules.mode)).collect();
+    wanted.push(("node".to_owned(), Mode::Shared));
+    wanted.push((format!("target.{target}"), Mode::Exclusive));
+    let wait = match (rules.wait, deadline) {
+        (Wait::For(wait), Some(deadline)) => Wait::For(wait.min(deadline.left())),
+        (wait, _) => wait,
+    };
+    let held = rules.locks.try_take(wanted, wait)?;
+    Ok(held.map_err(|busy| Response::error(ErrorCode::LockTimeout, format!("timeout: {busy}"))))
+}
+
+fn internal(text: &str) -> Response {
+    Response::error(ErrorCode::Internal, text)
+}
+
+fn error_line(response: &Response) -> Vec<u8> {
+    serde_json::to_vec(response).expect("a response is plain data")
+}
+
+fn report_loss(end: ExitStatus) {
+    log::warn!("the filter was lost ({end}); the next request starts it anew");
+}
+
+/// 1 if any answer said error; otherwise what the filter's own end says.
+fn exit(errors: bool, end: Option<ExitStatus>) -> Exit {
+    match end.map(|end| (end.code(), end.signal())) {
+        Some((Some(code), _)) if code > 1 => Exit::Code(u8::try_from(code).unwrap_or(111)),
+        Some((None, Some(_))) => Exit::Temporary,
+        _ if errors => Exit::No,
+        Some((Some(1), _)) => Exit::No,
+        _ => Exit::Done,
+    }
+}

@@ -1,0 +1,186 @@
+//! A filter that is kept running: a line in, a line out.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use dms_cli::{Context, Failure, random_id};
+use dms_flock::life;
+use dms_wire::MAX_LINE;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::locks::LockDir;
+use crate::replace::cannot_run;
+
+/// How long a filter may take to end once it has been told to.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// A running filter: a process group with a life lock of its own.
+pub(crate) struct Filter {
+    child: Child,
+    /// `None` once it was closed.
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+    life: PathBuf,
+}
+
+/// Why there is no answer.
+pub(crate) enum Lost {
+    /// The filter closed its output.
+    Ended,
+    /// It did not answer in time.
+    TimedOut,
+    /// It said more than one line, or one that is too long.
+    Confused,
+}
+
+impl Filter {
+    /// Starts it.
+    pub(crate) fn start(locks: &LockDir, command: &[OsString]) -> Result<Filter, Failure> {
+        let id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
+        let life = life::Life::begin(locks.path(), &id)
+            .context("unable to make a life lock in", locks.path().display())?;
+        life.pass_on().context("unable to pass on", life.path().display())?;
+        let (program, args) = command.split_at(1);
+        let mut child = Command::new(&program[0])
+            .args(args)
+            .env(life::VARIABLE, life.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|why| cannot_run(&program[0], &why))?;
+        // From here on the life lock is the filter's alone: our copy goes out of scope.
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Failure::temporary("unable to open a pipe to the filter"));
+        };
+        unblock(stdin.as_fd()).context("unable to set up", "the filter's pipe")?;
+        unblock(stdout.as_fd()).context("unable to set up", "the filter's pipe")?;
+        Ok(Filter { child, stdin: Some(stdin), stdout, life: life.path().to_owned() })
+    }
+
+    /// Hands it a line and waits for its answer. Both at once: it may answer before it has read
+    /// the whole line.
+    pub(crate) fn ask(&mut self, line: &[u8], patience: Duration) -> Result<Vec<u8>, Lost> {
+        let end = Instant::now() + patience;
+        let question: Vec<u8> = line.iter().copied().chain([b'\n']).collect();
+        let mut unsent = &question[..];
+        let mut answer = Vec::new();
+        loop {
+            self.wait_ready(!unsent.is_empty(), end)?;
+            unsent = self.send(unsent);
+            if self.receive(&mut answer)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Waits until it says something, or can be told something.
+    fn wait_ready(&self, unsent: bool, end: Instant) -> Result<(), Lost> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Lost::TimedOut);
+        }
+        let mut fds = vec![PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
+        if let Some(stdin) = self.stdin.as_ref().filter(|_| unsent) {
+            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
+        }
+        // Rounded up, or the last millisecond would be spent in a busy loop.
+        let millis = left.as_millis().saturating_add(1).min(60_000);
+        let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(_) => Err(Lost::Ended),
+        }
+    }
+
+    /// Sends what the pipe takes; returns the rest.
+    fn send<'a>(&mut self, unsent: &'a [u8]) -> &'a [u8] {
+        let Some(stdin) = self.stdin.as_mut().filter(|_| !unsent.is_empty()) else { return &[] };
+        match stdin.write(unsent) {
+            Ok(sent) => &unsent[sent..],
+            Err(why) if is_for_later(&why) => unsent,
+            // It reads no more, but may still have something to say.
+            Err(_) => &[],
+        }
+    }
+
+    /// Takes in what it says; true once that is one whole line.
+    fn receive(&mut self, answer: &mut Vec<u8>) -> Result<bool, Lost> {
+        let mut chunk = [0; 16384];
+        match self.stdout.read(&mut chunk) {
+            Ok(0) => Err(Lost::Ended),
+            Ok(length) => {
+                answer.extend_from_slice(&chunk[..length]);
+                match answer.iter().position(|&byte| byte == b'\n') {
+                    None if answer.len() > MAX_LINE => Err(Lost::Confused),
+                    None => Ok(false),
+                    Some(at) if at + 1 == answer.len() => {
+                        answer.pop();
+                        Ok(true)
+                    }
+                    Some(_) => Err(Lost::Confused),
+                }
+            }
+            Err(why) if is_for_later(&why) => Ok(false),
+            Err(_) => Err(Lost::Ended),
+        }
+    }
+
+    /// Ends its input, and waits for its end.
+    pub(crate) fn finish(mut self) -> Result<ExitStatus, Failure> {
+        self.stdin = None;
+        self.reap(PARTING * 15)
+    }
+
+    /// Ends all of its processes.
+    pub(crate) fn kill(mut self) -> Result<ExitStatus, Failure> {
+        self.stdin = None;
+        self.signal(Signal::SIGTERM);
+        self.reap(PARTING)
+    }
+
+    /// Waits for its end; kills what is left of it after `patience`.
+    fn reap(&mut self, patience: Duration) -> Result<ExitStatus, Failure> {
+        let end = Instant::now() + patience;
+        let mut pause = Duration::from_micros(200);
+        let status = loop {
+            match self.child.try_wait().context("unable to wait for", "the filter")? {
+                Some(status) => break status,
+                None if Instant::now() >= end => {
+                    self.signal(Signal::SIGKILL);
+                    break self.child.wait().context("unable to wait for", "the filter")?;
+                }
+                None => std::thread::sleep(pause),
+            }
+            pause = (pause * 2).min(Duration::from_millis(20));
+        };
+        // Children of it may live on; then the file stays, and says so.
+        life::bury(&self.life).context("unable to remove", self.life.display())?;
+        Ok(status)
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Not yet waited for, so the number is still its own. It may have no process left.
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = killpg(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+fn is_for_later(why: &io::Error) -> bool {
+    matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+fn unblock(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
