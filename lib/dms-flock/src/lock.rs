@@ -69,6 +69,16 @@ impl Lock {
         fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::empty()))?;
         Ok(())
     }
+
+    /// Keeps it from the children that are started from now on; as it is before
+    /// [`Lock::pass_on`].
+    ///
+    /// # Errors
+    /// That of fcntl(2).
+    pub fn keep(&self) -> io::Result<()> {
+        fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        Ok(())
+    }
 }
 
 /// Makes a directory for locks, and its parents: 0755, so that only its owner can plant files.

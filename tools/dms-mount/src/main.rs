@@ -1,1 +1,46 @@
-fn main() {}
+//! dms-mount: make it so.
+//!
+//! For each request line it mounts or unmounts, as the plan says or, without one, as the request
+//! does, and answers with what is now true. It knows the kernel's mounts, FUSE programs and
+//! secrets; it knows no ledger: who uses a target is not its business.
+
+mod child;
+mod cli;
+mod credentials;
+mod daemon;
+mod list;
+mod mount;
+mod mountinfo;
+mod node;
+mod place;
+mod probe;
+mod record;
+mod s3;
+mod serve;
+mod unmount;
+
+use std::process::ExitCode;
+
+use dms_cli::{Context, Exit, Failure, Settings};
+
+use crate::cli::{Cli, Command};
+use crate::node::Node;
+
+fn main() -> ExitCode {
+    dms_cli::main("dms-mount", run)
+}
+
+fn run() -> Result<Exit, Failure> {
+    let cli: Cli = dms_cli::parse()?;
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    if let Some(Command::Probe { server, path }) = cli.command {
+        return probe::main(&path, server, stdout.lock());
+    }
+    // The locks of a dms-lock above us are for our run, not for the daemons that outlive it.
+    dms_flock::keep_from_children().context("unable to read", "/proc/self/fd")?;
+    let node = Node::new(Settings::from_env()?)?;
+    match cli.command {
+        Some(Command::List) => list::list(&node, stdout.lock()),
+        _ => serve::serve(&node, stdin.lock(), stdout.lock()),
+    }
+}

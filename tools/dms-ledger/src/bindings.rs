@@ -1,0 +1,142 @@
+//! The bindings: one row per job, target and host, and whether the job uses the target there.
+//!
+//! Only `deleted` says that a row is gone; the Python client sets `deleted_at` on live rows too.
+
+use dms_wire::Plan;
+
+use crate::store::{Now, Result, Row, Store, params};
+
+/// A job's use of a target on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Binding {
+    pub(crate) job: i64,
+    pub(crate) target: String,
+    pub(crate) host: String,
+    pub(crate) mounted: bool,
+    pub(crate) deleted: bool,
+    pub(crate) path: Option<String>,
+    pub(crate) kind: Option<String>,
+    pub(crate) source: Option<String>,
+    pub(crate) created: Option<String>,
+    pub(crate) updated: Option<String>,
+}
+
+const COLUMNS: &str = "jobid, backup_target_id, host, mounted, deleted, mount_path, type, source, \
+                       created_at, updated_at";
+
+impl Binding {
+    fn from_row(row: &Row) -> Binding {
+        Binding {
+            job: row.int(0).unwrap_or_default(),
+            target: row.text(1).unwrap_or_default(),
+            host: row.text(2).unwrap_or_default(),
+            mounted: row.int(3) == Some(1),
+            deleted: row.int(4) == Some(1),
+            path: row.text(5),
+            kind: row.text(6),
+            source: row.text(7),
+            created: row.text(8),
+            updated: row.text(9),
+        }
+    }
+}
+
+/// What to look for; `None` is any.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Filter {
+    pub(crate) job: Option<i32>,
+    pub(crate) target: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) active_only: bool,
+}
+
+/// The bindings that match, oldest first.
+pub(crate) fn find(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding>> {
+    let mut sql = format!("SELECT {COLUMNS} FROM backup_target_mount_ledger WHERE 1 = 1");
+    let mut values = Vec::new();
+    if filter.active_only {
+        sql.push_str(" AND mounted = 1 AND deleted = 0");
+    }
+    if let Some(job) = filter.job {
+        sql.push_str(" AND jobid = ?");
+        values.push(job.into());
+    }
+    for (column, value) in
+        [("backup_target_id", &filter.target), ("host", &filter.host), ("mount_path", &filter.path)]
+    {
+        if let Some(value) = value {
+            sql.push_str(&format!(" AND {column} = ?"));
+            values.push(value.as_str().into());
+        }
+    }
+    sql.push_str(" ORDER BY id");
+    Ok(store.query(&sql, &values)?.iter().map(Binding::from_row).collect())
+}
+
+/// The jobs that use the target on the host.
+pub(crate) fn users(store: &mut dyn Store, target: &str, host: &str) -> Result<Vec<Binding>> {
+    let filter = Filter {
+        target: Some(target.to_owned()),
+        host: Some(host.to_owned()),
+        active_only: true,
+        ..Filter::default()
+    };
+    find(store, &filter)
+}
+
+/// The job uses the target from now on. A row that it had before, even a deleted one, is revived.
+pub(crate) fn bind(store: &mut dyn Store, plan: &Plan, now: &Now) -> Result<()> {
+    let (target, host) = (plan.target.as_str(), plan.host.as_str());
+    let kind = plan.kind.map(dms_wire::TargetType::word);
+    let revived = store.execute(
+        "UPDATE backup_target_mount_ledger
+         SET mounted = 1, deleted = 0, deleted_at = NULL, mount_path = ?, type = ?, source = ?,
+             updated_at = ?
+         WHERE jobid = ? AND backup_target_id = ? AND host = ?",
+        params![
+            plan.path.as_str(),
+            kind,
+            plan.source.as_deref(),
+            now.text.as_str(),
+            plan.job,
+            target,
+            host
+        ],
+    )?;
+    if revived == 0 {
+        store.execute(
+            "INSERT INTO backup_target_mount_ledger
+             (jobid, backup_target_id, host, mounted, deleted, mount_path, type, source,
+              created_at, updated_at)
+             VALUES (?, ?, ?, 1, 0, ?, ?, ?, ?, ?)",
+            params![
+                plan.job,
+                target,
+                host,
+                plan.path.as_str(),
+                kind,
+                plan.source.as_deref(),
+                now.text.as_str(),
+                now.text.as_str()
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// The job does not use the target any more.
+pub(crate) fn release(
+    store: &mut dyn Store,
+    job: i64,
+    target: &str,
+    host: &str,
+    now: &Now,
+) -> Result<()> {
+    store.execute(
+        "UPDATE backup_target_mount_ledger SET mounted = 0, updated_at = ?
+         WHERE jobid = ? AND backup_target_id = ? AND host = ? AND mounted = 1",
+        params![now.text.as_str(), job, target, host],
+    )?;
+    Ok(())
+}

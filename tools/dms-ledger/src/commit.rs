@@ -1,0 +1,69 @@
+//! `commit`: record what came of a plan, or say that it could not be recorded. Never "success"
+//! without a record.
+
+use dms_wire::{Action, Decision, ErrorCode, Plan, Response};
+
+use crate::bindings;
+use crate::journal::{self, Filter, status_word};
+use crate::store::{Result, Store, transaction};
+
+/// Records the outcome of `plan` in one transaction, and returns the answer for the caller.
+pub(crate) fn commit(store: &mut dyn Store, plan: &Plan, outcome: &Response) -> Result<Response> {
+    transaction(store, |store, now| {
+        let mut answer = Response { plan: None, ..outcome.clone() };
+        let (target, host) = (plan.target.as_str(), plan.host.as_str());
+        let done = !answer.is_error();
+        if plan.action == Action::Unmount {
+            let users = bindings::users(store, target, host)?;
+            let leaves = |job: i64| done && job == i64::from(plan.job);
+            let remaining = users.iter().filter(|binding| !leaves(binding.job)).count();
+            answer.active_mounts_remaining = Some(remaining as u64);
+            answer.unmounted = answer.unmounted.or(Some(false));
+        }
+        if !journal::close(store, plan.operation.as_str(), Some(plan.seq), &answer, now)? {
+            return Ok(match recorded(store, plan, &answer)? {
+                true => Verdict::Recorded(answer),
+                false => Verdict::Overtaken,
+            });
+        }
+        if done {
+            match plan.action {
+                Action::Mount => bindings::bind(store, plan, now)?,
+                Action::Unmount => bindings::release(store, plan.job.into(), target, host, now)?,
+            }
+        }
+        if done && plan.decision != Decision::Release {
+            journal::settle(store, plan, now)?;
+        }
+        Ok(Verdict::Recorded(answer))
+    })
+    .map(|verdict| match verdict {
+        Verdict::Recorded(answer) => answer,
+        Verdict::Overtaken => overtaken(plan),
+    })
+}
+
+enum Verdict {
+    Recorded(Response),
+    Overtaken,
+}
+
+/// Whether just this outcome stands in the journal already (the answer to an earlier COMMIT was
+/// lost on its way).
+fn recorded(store: &mut dyn Store, plan: &Plan, answer: &Response) -> Result<bool> {
+    let by_id = Filter { id: Some(plan.operation.to_string()), ..Filter::default() };
+    let seen = journal::find(store, &by_id)?.into_iter().next();
+    Ok(seen.is_some_and(|seen| {
+        seen.seq == i64::try_from(plan.seq).ok()
+            && seen.status == status_word(answer)
+            && seen.response.is_some()
+    }))
+}
+
+fn overtaken(plan: &Plan) -> Response {
+    let text = format!(
+        "operation {} was taken over by a later one before its outcome was recorded",
+        plan.operation
+    );
+    Response::error(ErrorCode::Stale, text)
+}

@@ -1,0 +1,324 @@
+//! The journal: one row per operation, and at most one pending for a target on a host.
+
+use dms_wire::{Action, Decision, Plan, Request, Response, TargetType};
+
+use crate::owner::Owner;
+use crate::store::{Now, Result, Row, Store, StoreError, Value, params, transaction};
+
+/// What is known of an operation.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation {
+    pub(crate) id: String,
+    pub(crate) target: String,
+    pub(crate) job: i64,
+    pub(crate) host: String,
+    pub(crate) action: String,
+    pub(crate) status: String,
+    pub(crate) path: Option<String>,
+    pub(crate) error: Option<String>,
+    pub(crate) success: Option<String>,
+    pub(crate) response: Option<String>,
+    pub(crate) created: Option<String>,
+    pub(crate) completed: Option<String>,
+    pub(crate) error_code: Option<String>,
+    pub(crate) kind: Option<String>,
+    pub(crate) source: Option<String>,
+    pub(crate) seq: Option<i64>,
+    pub(crate) lease_until: i64,
+    pub(crate) owner: Owner,
+}
+
+const COLUMNS: &str = "id, backup_target_id, job_id, host, action, status, mount_path, error_msg, \
+                       success_msg, response_data, created_at, completed_at, error_code, type, \
+                       source, seq, lease_until, owner_host, owner_boot, owner_life";
+
+impl Operation {
+    fn from_row(row: &Row) -> Operation {
+        Operation {
+            id: row.text(0).unwrap_or_default(),
+            target: row.text(1).unwrap_or_default(),
+            job: row.int(2).unwrap_or_default(),
+            host: row.text(3).unwrap_or_default(),
+            action: row.text(4).unwrap_or_default(),
+            status: row.text(5).unwrap_or_default(),
+            path: row.text(6),
+            error: row.text(7),
+            success: row.text(8),
+            response: row.text(9),
+            created: row.text(10),
+            completed: row.text(11),
+            error_code: row.text(12),
+            kind: row.text(13),
+            source: row.text(14),
+            seq: row.int(15),
+            lease_until: row.int(16).unwrap_or_default(),
+            owner: Owner {
+                host: row.text(17).unwrap_or_default(),
+                boot: row.text(18).unwrap_or_default(),
+                life: row.text(19),
+            },
+        }
+    }
+
+    /// Whether the act may have happened although the row does not say success.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.status == "unsettled"
+            || matches!(self.error_code.as_deref(), Some("timeout" | "broker" | "internal"))
+    }
+}
+
+/// What a new operation is going to be.
+pub(crate) struct Opening<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) job: i32,
+    pub(crate) host: &'a str,
+    pub(crate) action: Action,
+    /// A mount's path; two pending mounts cannot have the same one.
+    pub(crate) path: Option<&'a str>,
+    pub(crate) kind: Option<TargetType>,
+    pub(crate) source: Option<&'a str>,
+    pub(crate) request: &'a Request,
+    pub(crate) owner: &'a Owner,
+    /// Milliseconds from now after which nobody waits for this operation any more.
+    pub(crate) lease: i64,
+}
+
+/// Opens an operation, in a transaction of its own: from now on it is the only one pending for
+/// its target on its host. [`StoreError::Duplicate`] if another is, or has its id or path.
+pub(crate) fn open(store: &mut dyn Store, new: &Opening<'_>) -> Result<()> {
+    let request = new.request.journal_data().to_string();
+    transaction(store, |store, now| {
+        store.execute(
+            "INSERT INTO backup_target_mount_operations
+             (id, backup_target_id, job_id, host, action, status, mount_path, type, source,
+              request_data, created_at, updated_at, pending, pending_path,
+              owner_host, owner_boot, owner_life, lease_until)
+             VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
+            params![
+                new.id,
+                new.target,
+                new.job,
+                new.host,
+                new.action.word(),
+                new.path,
+                new.kind.map(TargetType::word),
+                new.source,
+                request.as_str(),
+                now.text.as_str(),
+                now.text.as_str(),
+                new.path,
+                new.owner.host.as_str(),
+                new.owner.boot.as_str(),
+                new.owner.life.as_deref(),
+                now.millis + new.lease,
+            ],
+        )?;
+        Ok(())
+    })
+}
+
+/// Opens an operation again that is not pending any more: the same request came once more.
+/// [`StoreError::Duplicate`] as for [`open`]; false if it has changed since it was looked at.
+pub(crate) fn reopen(store: &mut dyn Store, seen: &Operation, new: &Opening<'_>) -> Result<bool> {
+    transaction(store, |store, now| {
+        let changed = store.execute(
+            "UPDATE backup_target_mount_operations
+             SET status = 'pending', pending = 1, pending_path = ?, seq = NULL, decision = NULL,
+                 error_code = NULL, error_msg = NULL, success_msg = NULL, response_data = NULL,
+                 completed_at = NULL, updated_at = ?, owner_host = ?, owner_boot = ?,
+                 owner_life = ?, lease_until = ?
+             WHERE id = ? AND status = ? AND pending IS NULL",
+            params![
+                new.path,
+                now.text.as_str(),
+                new.owner.host.as_str(),
+                new.owner.boot.as_str(),
+                new.owner.life.as_deref(),
+                now.millis + new.lease,
+                seen.id.as_str(),
+                seen.status.as_str(),
+            ],
+        )?;
+        Ok(changed == 1)
+    })
+}
+
+/// Writes the decision into a pending operation, with the next fence of its target on its host,
+/// which it returns. Part of the caller's transaction.
+pub(crate) fn decide(
+    store: &mut dyn Store,
+    id: &str,
+    target: &str,
+    host: &str,
+    path: &str,
+    decision: Decision,
+    now: &Now,
+) -> Result<u64> {
+    let seq = next_fence(store, target, host)?;
+    let word = match decision {
+        Decision::Mount => "mount",
+        Decision::Unmount => "unmount",
+        Decision::Release => "release",
+    };
+    let changed = store.execute(
+        "UPDATE backup_target_mount_operations
+         SET seq = ?, decision = ?, mount_path = ?, updated_at = ?
+         WHERE id = ? AND pending = 1",
+        params![seq, word, path, now.text.as_str(), id],
+    )?;
+    if changed == 0 {
+        return Err(StoreError::Failed(format!(
+            "operation {id} was taken over while it was planned"
+        )));
+    }
+    Ok(u64::try_from(seq).unwrap_or_default())
+}
+
+fn next_fence(store: &mut dyn Store, target: &str, host: &str) -> Result<i64> {
+    let counted = store.execute(
+        "UPDATE backup_target_mount_fences SET seq = seq + 1 WHERE backup_target_id = ? AND host = ?",
+        params![target, host],
+    )?;
+    if counted == 0 {
+        store.execute(
+            "INSERT INTO backup_target_mount_fences (backup_target_id, host, seq) VALUES (?, ?, 1)",
+            params![target, host],
+        )?;
+        return Ok(1);
+    }
+    let rows = store.query(
+        "SELECT seq FROM backup_target_mount_fences WHERE backup_target_id = ? AND host = ?",
+        params![target, host],
+    )?;
+    rows.first()
+        .and_then(|row| row.int(0))
+        .ok_or_else(|| StoreError::Failed(format!("the fence of {target} on {host} is gone")))
+}
+
+/// Ends a pending operation with this answer, if it is still the one that was planned. Part of
+/// the caller's transaction.
+pub(crate) fn close(
+    store: &mut dyn Store,
+    id: &str,
+    seq: Option<u64>,
+    answer: &Response,
+    now: &Now,
+) -> Result<bool> {
+    let seq = seq.map(|seq| i64::try_from(seq).unwrap_or(i64::MAX));
+    let same_fence = same_fence(seq);
+    let sql = format!(
+        "UPDATE backup_target_mount_operations
+         SET status = ?, pending = NULL, pending_path = NULL, error_msg = ?, success_msg = ?,
+             error_code = ?, response_data = ?, updated_at = ?, completed_at = ?
+         WHERE id = ? AND pending = 1 AND {same_fence}"
+    );
+    let data = serde_json::to_string(answer).expect("a response is plain data");
+    let changed = store.execute(
+        &sql,
+        params![
+            status_word(answer),
+            answer.error_msg.as_deref(),
+            answer.success_msg.as_deref(),
+            answer.error_code.as_ref().map(|code| code.word()),
+            data,
+            now.text.as_str(),
+            now.text.as_str(),
+            id,
+            seq,
+        ],
+    )?;
+    Ok(changed == 1)
+}
+
+/// The condition that a row still has this fence, with one question mark.
+fn same_fence(seq: Option<i64>) -> &'static str {
+    if seq.is_some() { "seq = ?" } else { "seq IS NULL AND ? IS NULL" }
+}
+
+/// What an answer is in the journal: an unknown outcome is no error.
+pub(crate) fn status_word(answer: &Response) -> &'static str {
+    match &answer.error_code {
+        _ if !answer.is_error() => "success",
+        Some(code) if code.leaves_outcome_unknown() => "unsettled",
+        _ => "error",
+    }
+}
+
+/// Takes a pending operation over from an owner that ended: its outcome is unknown. Part of the
+/// caller's transaction; false if somebody else was first.
+pub(crate) fn take_over(store: &mut dyn Store, seen: &Operation, now: &Now) -> Result<bool> {
+    let same_fence = same_fence(seen.seq);
+    let changed = store.execute(
+        &format!(
+            "UPDATE backup_target_mount_operations
+             SET status = 'unsettled', pending = NULL, pending_path = NULL,
+                 error_code = 'internal', error_msg = ?, updated_at = ?, completed_at = ?
+             WHERE id = ? AND pending = 1 AND {same_fence}"
+        ),
+        params![
+            "the pipeline ended before the outcome was recorded",
+            now.text.as_str(),
+            now.text.as_str(),
+            seen.id.as_str(),
+            seen.seq,
+        ],
+    )?;
+    Ok(changed == 1)
+}
+
+/// The state of the target on the host is known again: earlier unknown outcomes do not matter.
+/// Part of the caller's transaction.
+pub(crate) fn settle(store: &mut dyn Store, plan: &Plan, now: &Now) -> Result<()> {
+    store.execute(
+        "UPDATE backup_target_mount_operations SET status = 'error', updated_at = ?
+         WHERE backup_target_id = ? AND host = ? AND status = 'unsettled'",
+        params![now.text.as_str(), plan.target.as_str(), plan.host.as_str()],
+    )?;
+    Ok(())
+}
+
+/// What to look for; `None` is any.
+#[derive(Debug, Default)]
+pub(crate) struct Filter {
+    pub(crate) id: Option<String>,
+    pub(crate) target: Option<String>,
+    pub(crate) job: Option<i32>,
+    pub(crate) host: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) status: Option<String>,
+    pub(crate) pending_only: bool,
+    pub(crate) limit: Option<u32>,
+}
+
+/// The operations that match, newest first.
+pub(crate) fn find(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Operation>> {
+    let mut sql = format!("SELECT {COLUMNS} FROM backup_target_mount_operations WHERE 1 = 1");
+    let mut values: Vec<Value> = Vec::new();
+    if filter.pending_only {
+        sql.push_str(" AND pending = 1");
+    }
+    if let Some(job) = filter.job {
+        sql.push_str(" AND job_id = ?");
+        values.push(job.into());
+    }
+    for (column, value) in [
+        ("id", &filter.id),
+        ("backup_target_id", &filter.target),
+        ("host", &filter.host),
+        ("pending_path", &filter.path),
+        ("status", &filter.status),
+    ] {
+        if let Some(value) = value {
+            sql.push_str(&format!(" AND {column} = ?"));
+            values.push(value.as_str().into());
+        }
+    }
+    // Within a millisecond, in the order in which they were planned.
+    sql.push_str(" ORDER BY created_at DESC, seq DESC");
+    if let Some(limit) = filter.limit {
+        sql.push_str(" LIMIT ?");
+        values.push(i64::from(limit).into());
+    }
+    Ok(store.query(&sql, &values)?.iter().map(Operation::from_row).collect())
+}

@@ -1,0 +1,66 @@
+//! The same request, once more: a broker redelivers, a caller that heard nothing asks again.
+
+use dms_wire::{Action, ErrorCode, Response};
+
+use crate::bindings;
+use crate::journal::{self, Filter, Operation};
+use crate::plan::Wish;
+use crate::store::{Result, Store};
+
+/// What the journal says of a request's id.
+pub(crate) enum Repeat {
+    /// No such operation: something else was in the way.
+    No,
+    /// The first one is not over yet.
+    Pending,
+    /// It was carried out, or refused, and this is the answer.
+    Answer(Box<Response>),
+    /// Nobody knows how it went, or it has to be looked at again: do it again, in the same row.
+    Again(Box<Operation>),
+}
+
+/// Looks the wish up by its id.
+pub(crate) fn of(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
+    let by_id = Filter { id: Some(wish.id.to_string()), ..Filter::default() };
+    let Some(seen) = journal::find(store, &by_id)?.into_iter().next() else {
+        return Ok(Repeat::No);
+    };
+    let same = seen.job == i64::from(wish.job)
+        && seen.target == wish.target.as_str()
+        && seen.host == wish.host.as_str()
+        && seen.action == wish.action.word();
+    if !same {
+        let text = format!("request_id {} belongs to another request", wish.id);
+        return Ok(answer(Response::error(ErrorCode::Validation, text)));
+    }
+    if seen.status == "pending" {
+        return Ok(Repeat::Pending);
+    }
+    if seen.is_unknown() {
+        return Ok(Repeat::Again(Box::new(seen)));
+    }
+    if seen.status == "success" && wish.action == Action::Mount {
+        return again_if_bound(store, wish, seen);
+    }
+    // Refused, failed, or unmounted: the answer stands.
+    let recorded = seen.response.as_deref().map(|text| Response::parse(text.as_bytes()));
+    match recorded {
+        Some(Ok(response)) => Ok(answer(response)),
+        _ => Ok(Repeat::Again(Box::new(seen))),
+    }
+}
+
+/// A mount is answered "yes" again only while the job still uses the target, and only after
+/// another look at the kernel.
+fn again_if_bound(store: &mut dyn Store, wish: &Wish<'_>, seen: Operation) -> Result<Repeat> {
+    let users = bindings::users(store, wish.target.as_str(), wish.host.as_str())?;
+    if users.iter().any(|binding| binding.job == i64::from(wish.job)) {
+        return Ok(Repeat::Again(Box::new(seen)));
+    }
+    let text = format!("request {} was carried out, and job {} has left since", wish.id, wish.job);
+    Ok(answer(Response::error(ErrorCode::Stale, text)))
+}
+
+fn answer(response: Response) -> Repeat {
+    Repeat::Answer(Box::new(response))
+}

@@ -1,0 +1,124 @@
+//! SQLite: the embedded ledger.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, ToSql, params_from_iter};
+
+use crate::schema;
+use crate::store::{Now, Result, Row, Store, StoreError, Value};
+
+/// A ledger in a file.
+pub(crate) struct Sqlite {
+    connection: Connection,
+}
+
+/// The path in `sqlite:///relative` or `sqlite:////absolute`; `None` for another URL.
+pub(crate) fn path_of(url: &str) -> Option<PathBuf> {
+    url.strip_prefix("sqlite:///").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+impl Sqlite {
+    /// Opens the file, and makes it (and its directory, for root's eyes only) if it is not there.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
+            made.map_err(|why| StoreError::Failed(format!("{}: {why}", dir.display())))?;
+        }
+        let connection = Connection::open(path).map_err(error)?;
+        connection.busy_timeout(Duration::from_secs(10)).map_err(error)?;
+        // WAL: readers and a writer beside each other. FULL: what was committed survives a power
+        // cut, which is what a ledger is for.
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(error)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(error)?;
+        // The last one to close would write the whole log back: not on every command's way out.
+        let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        connection.set_db_config(no_checkpoint, true).map_err(error)?;
+        Ok(Sqlite { connection })
+    }
+}
+
+impl Store for Sqlite {
+    fn now(&mut self) -> Result<Now> {
+        const NOW: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER), strftime('%Y-%m-%d %H:%M:%f', 'now')";
+        let mut statement = self.connection.prepare_cached(NOW).map_err(error)?;
+        statement
+            .query_row([], |row| Ok(Now { millis: row.get(0)?, text: row.get(1)? }))
+            .map_err(error)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        // Immediate: a transaction that reads first could not be upgraded beside another.
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(error)
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.connection.execute_batch("COMMIT").map_err(error)
+    }
+
+    fn rollback(&mut self) {
+        // There is none if BEGIN itself failed, or if the engine has rolled back already.
+        let _ = self.connection.execute_batch("ROLLBACK");
+    }
+
+    fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
+        let changed = statement.execute(params_from_iter(params)).map_err(error)?;
+        Ok(changed as u64)
+    }
+
+    fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
+        let columns = statement.column_count();
+        let mut found = statement.query(params_from_iter(params)).map_err(error)?;
+        let mut rows = Vec::new();
+        while let Some(row) = found.next().map_err(error)? {
+            let values = (0..columns).map(|column| Ok(value(row.get_ref(column)?)));
+            rows.push(Row(values.collect::<rusqlite::Result<_>>().map_err(error)?));
+        }
+        Ok(rows)
+    }
+
+    fn create(&mut self) -> Result<()> {
+        self.connection.execute_batch(schema::SQLITE).map_err(error)
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        Ok(match self {
+            Value::Null => rusqlite::types::Null.into(),
+            Value::Int(number) => (*number).into(),
+            Value::Text(text) => text.as_str().into(),
+        })
+    }
+}
+
+fn value(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Integer(number) => Value::Int(number),
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        // No column of ours holds any of these.
+        ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => Value::Null,
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // The shape that map_err wants.
+fn error(error: rusqlite::Error) -> StoreError {
+    let text = error.to_string();
+    match error.sqlite_error() {
+        Some(inner) => match (inner.code, inner.extended_code) {
+            (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => StoreError::Busy(text),
+            (
+                ErrorCode::ConstraintViolation,
+                rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE
+                | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+            ) => StoreError::Duplicate,
+            _ => StoreError::Failed(text),
+        },
+        None => StoreError::Failed(text),
+    }
+}

@@ -1,0 +1,49 @@
+//! Settling the operations of runs that ended: every command does this before its own work.
+
+use crate::bindings;
+use crate::journal::{self, Filter, Operation};
+use crate::owner::Owner;
+use crate::store::{Result, Store, transaction};
+
+/// Takes over every pending operation whose owner has ended. An unmount that was taken over
+/// releases the job's binding (it asked to leave); a mount is dropped (it was never told yes).
+///
+/// A wrong guess is never dangerous, only late: the fence stops an owner that is alive after all.
+pub(crate) fn settle_ended(store: &mut dyn Store, me: &Owner) -> Result<()> {
+    let pending = Filter { pending_only: true, ..Filter::default() };
+    let operations = journal::find(store, &pending)?;
+    if operations.is_empty() {
+        return Ok(());
+    }
+    let millis = store.now()?.millis;
+    for operation in operations {
+        if me.knows_ended(&operation.owner) || operation.lease_until < millis {
+            take_over(store, &operation)?;
+        }
+    }
+    Ok(())
+}
+
+fn take_over(store: &mut dyn Store, operation: &Operation) -> Result<()> {
+    let taken = transaction(store, |store, now| {
+        if !journal::take_over(store, operation, now)? {
+            return Ok(false);
+        }
+        if operation.action == "unmount" {
+            let Operation { job, target, host, .. } = operation;
+            bindings::release(store, *job, target, host, now)?;
+        }
+        Ok(true)
+    })?;
+    if taken {
+        log::warn!(
+            "took over operation {} ({} of {} by job {} on {}): its pipeline ended",
+            operation.id,
+            operation.action,
+            operation.target,
+            operation.job,
+            operation.host
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! What people and scripts ask the ledger: `status`, `list`, `history`.
+
+use serde_json::{Value, json};
+
+use crate::bindings::{self, Binding};
+use crate::journal;
+use crate::store::{Result, Store};
+use crate::table::Table;
+
+/// The job's binding to the target, on one host or on all; mounted or not.
+pub(crate) fn status(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Option<Table>> {
+    let found = bindings::find(store, filter)?;
+    let mut table =
+        Table::new(&["target", "job", "host", "mounted", "deleted", "path", "created", "updated"]);
+    for binding in &found {
+        let Binding { target, job, host, mounted, deleted, path, .. } = binding;
+        table.add(vec![
+            json!(target),
+            json!(job),
+            json!(host),
+            json!(mounted),
+            json!(deleted),
+            json!(path),
+            time(&binding.created),
+            time(&binding.updated),
+        ]);
+    }
+    Ok((!found.is_empty()).then_some(table))
+}
+
+/// The active bindings.
+pub(crate) fn list(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Table> {
+    let mut table =
+        Table::new(&["target", "type", "job", "host", "mounted", "path", "created", "updated"]);
+    for binding in bindings::find(store, filter)? {
+        table.add(vec![
+            json!(binding.target),
+            json!(binding.kind),
+            json!(binding.job),
+            json!(binding.host),
+            json!(binding.mounted),
+            json!(binding.path),
+            time(&binding.created),
+            time(&binding.updated),
+        ]);
+    }
+    Ok(table)
+}
+
+/// The operations, newest first.
+pub(crate) fn history(store: &mut dyn Store, filter: &journal::Filter) -> Result<Table> {
+    let mut table = Table::new(&[
+        "created",
+        "target",
+        "job",
+        "host",
+        "action",
+        "status",
+        "completed",
+        "operation",
+        "message",
+    ]);
+    for operation in journal::find(store, filter)? {
+        table.add(vec![
+            time(&operation.created),
+            json!(operation.target),
+            json!(operation.job),
+            json!(operation.host),
+            json!(operation.action),
+            json!(operation.status),
+            time(&operation.completed),
+            json!(operation.id),
+            json!(operation.error.or(operation.success)),
+        ]);
+    }
+    Ok(table)
+}
+
+/// The database's `YYYY-MM-DD HH:MM:SS.mmm`, which is UTC, as RFC 3339 to the second.
+fn time(text: &Option<String>) -> Value {
+    match text {
+        Some(text) if text.len() >= 19 => json!(format!("{}T{}Z", &text[..10], &text[11..19])),
+        other => json!(other),
+    }
+}

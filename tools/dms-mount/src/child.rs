@@ -1,0 +1,87 @@
+//! Programs that are run to their end, but never longer than a bound.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use dms_flock::Lock;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// How a program ended, and what it said.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a program in a process group of its own. `None`: it took too long, and its group was
+/// killed; a process that not even that ends (it hangs in the kernel) is reaped when it does.
+///
+/// It inherits `lock`, if one is given: what outlives its bound keeps it.
+pub(crate) fn run(
+    command: &mut Command,
+    bound: Duration,
+    lock: Option<&Lock>,
+) -> io::Result<Option<Ended>> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0).current_dir("/");
+    if let Some(lock) = lock {
+        lock.pass_on()?;
+    }
+    let child = command.spawn();
+    if let Some(lock) = lock {
+        lock.keep()?;
+    }
+    let child = child?;
+    let group = i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)?;
+    let (done, wait) = channel();
+    thread::spawn(move || {
+        // Nobody listens any more if it took too long.
+        let _ = done.send(child.wait_with_output());
+    });
+    let output = match wait.recv_timeout(bound) {
+        Ok(output) => output?,
+        Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("its waiter is gone")),
+        Err(RecvTimeoutError::Timeout) => {
+            let _ = killpg(group, Signal::SIGKILL);
+            // Usually it is gone at once; then its effects are over when we return.
+            let _ = wait.recv_timeout(Duration::from_secs(1));
+            return Ok(None);
+        }
+    };
+    Ok(Some(Ended {
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_program_that_takes_too_long_is_killed_with_its_children() {
+        let start = Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 60 & sleep 60"]);
+        let ended = run(&mut command, Duration::from_millis(100), None).expect("sh is there");
+        assert!(ended.is_none() && start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_a_program_says_and_how_it_ends_is_told() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo out; echo one >&2; echo two >&2; exit 3"]);
+        let ended = run(&mut command, Duration::from_secs(10), None).expect("sh is there");
+        let ended = ended.expect("it takes no time");
+        assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(3), "out\n"));
+        assert_eq!(ended.stderr, "one two");
+    }
+}

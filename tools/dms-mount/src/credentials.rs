@@ -1,0 +1,250 @@
+//! The secret of an S3 target: fetched when it is needed, handed to the daemon, never kept.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path};
+
+use dms_wire::Secret;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+use serde_json::{Map, Value};
+
+/// More than any secret is long, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
+
+/// What an S3 program needs to know of a bucket.
+#[derive(Debug, Clone)]
+pub(crate) struct Credentials {
+    pub(crate) access_key: Secret,
+    pub(crate) secret_key: Secret,
+    pub(crate) bucket: String,
+    pub(crate) region: Option<String>,
+    /// With its scheme; `None` is the program's own default.
+    pub(crate) endpoint: Option<String>,
+    pub(crate) verify_tls: bool,
+}
+
+/// Why there are no credentials: one sentence that says "credentials", and no secret.
+#[derive(Debug)]
+pub(crate) struct NoCredentials(pub(crate) String);
+
+type Result<T> = std::result::Result<T, NoCredentials>;
+
+fn no<T>(text: impl std::fmt::Display) -> Result<T> {
+    Err(NoCredentials(format!("Failed to fetch credentials: {text}")))
+}
+
+/// Fetches and reads the secret that `reference` names.
+pub(crate) fn fetch(reference: &str, secret_dir: Option<&Path>) -> Result<Credentials> {
+    let text = match reference.strip_prefix("file://") {
+        Some(path) => read_file(Path::new(path), secret_dir)?,
+        None => {
+            return no(format_args!(
+                "secret_ref {reference} is no file:// reference: this version knows no other"
+            ));
+        }
+    };
+    Credentials::parse(&text)
+}
+
+/// A file below the secret directory, reached through no symbolic link, that only its owner (root,
+/// or whoever we are) can read.
+fn read_file(path: &Path, secret_dir: Option<&Path>) -> Result<Vec<u8>> {
+    let Some(dir) = secret_dir else {
+        return no("file:// secrets are off: DMS_SECRET_DIR is not set");
+    };
+    let below = path.strip_prefix(dir).ok().filter(|rest| {
+        rest.components().count() > 0
+            && rest.components().all(|part| matches!(part, Component::Normal(_)))
+    });
+    let Some(below) = below else {
+        return no(format_args!("{} is not below {}", path.display(), dir.display()));
+    };
+    let file = match open_below(dir, below) {
+        Ok(file) => File::from(file),
+        Err(why) => return no(format_args!("unable to open {}: {}", path.display(), why.desc())),
+    };
+    let reading = |why: std::io::Error| {
+        NoCredentials(format!(
+            "Failed to fetch credentials: unable to read {}: {why}",
+            path.display()
+        ))
+    };
+    let about = file.metadata().map_err(reading)?;
+    if !about.is_file() || about.mode() & 0o077 != 0 {
+        return no(format_args!(
+            "{} is not a file that only its owner can read (0600)",
+            path.display()
+        ));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_SECRET).read_to_end(&mut text).map_err(reading)?;
+    Ok(text)
+}
+
+fn open_below(dir: &Path, below: &Path) -> std::result::Result<OwnedFd, Errno> {
+    let common = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut at = open(dir, directory, Mode::empty())?;
+    let mut parts = below.iter().peekable();
+    while let Some(part) = parts.next() {
+        // Non-blocking, or a FIFO would keep us waiting for its writer.
+        let flags = match parts.peek() {
+            Some(_) => directory | common,
+            None => OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | common,
+        };
+        at = openat(&at, part, flags, Mode::empty())?;
+    }
+    Ok(at)
+}
+
+impl Credentials {
+    /// A secret's payload: a JSON object with short keys, or with the vault's.
+    fn parse(payload: &[u8]) -> Result<Self> {
+        let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(payload) else {
+            return no("the secret is not a JSON object");
+        };
+        let text = |names: &[&str]| -> Option<String> {
+            let found = names.iter().filter_map(|name| fields.get(*name)?.as_str());
+            found.map(str::trim).find(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let flag = |names: &[&str]| -> bool {
+            let found = names.iter().find_map(|name| fields.get(*name));
+            !found.is_some_and(|value| match value {
+                Value::Bool(flag) => !flag,
+                Value::String(word) => matches!(word.to_lowercase().as_str(), "false" | "no" | "0"),
+                _ => false,
+            })
+        };
+        let required = |what: &str, names: &[&str]| match text(names) {
+            Some(value) => Ok(value),
+            None => no(format_args!("the secret has no {what}")),
+        };
+        let access_key = required(
+            "access_key",
+            &["access_key", "aws_access_key_id", "vault_s3_access_key_id", "vault_s3_access_key"],
+        )?;
+        let secret_key = required(
+            "secret_key",
+            &[
+                "secret_key",
+                "aws_secret_access_key",
+                "vault_s3_secret_access_key",
+                "vault_s3_secret_key",
+            ],
+        )?;
+        let bucket = required("bucket", &["bucket", "bucket_name", "vault_s3_bucket"])?;
+        let region = text(&["region", "region_name", "vault_s3_region_name"]);
+        let tls = flag(&["ssl", "vault_s3_ssl"]);
+        let endpoint = text(&["endpoint_url", "endpoint", "vault_s3_endpoint_url"]);
+        let endpoint = endpoint.map(|url| match url.contains("://") {
+            true => url,
+            false if tls => format!("https://{url}"),
+            false => format!("http://{url}"),
+        });
+        // These end in an option list and on a command line.
+        check("bucket", &bucket, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))?;
+        if let Some(region) = &region {
+            check("region", region, |c| c.is_ascii_alphanumeric() || c == '-')?;
+        }
+        if let Some(url) = &endpoint {
+            let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '\\' | '"' | '\'');
+            check("endpoint_url", url, plain)?;
+            if !url.starts_with("https://") && !url.starts_with("http://") {
+                return no("the secret's endpoint_url is neither http nor https");
+            }
+        }
+        let environment = |c: char| c.is_ascii_graphic();
+        check("access_key", &access_key, environment)?;
+        check("secret_key", &secret_key, environment)?;
+        Ok(Credentials {
+            access_key: Secret::new(access_key),
+            secret_key: Secret::new(secret_key),
+            bucket,
+            region,
+            endpoint,
+            verify_tls: flag(&["ssl_verify", "vault_s3_ssl_verify"]),
+        })
+    }
+
+    /// `text` without the values that only the daemon may know.
+    pub(crate) fn blank(&self, text: &str) -> String {
+        self.secret_key.blank(&self.access_key.blank(text))
+    }
+}
+
+fn check(what: &str, value: &str, allowed: impl Fn(char) -> bool) -> Result<()> {
+    if value.starts_with('-') || value.len() > 1024 || !value.chars().all(allowed) {
+        return no(format_args!("the secret's {what} is not a usable {what}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    const SHORT: &str = r#"{"access_key":"AK","secret_key":"SK","bucket":"b","region":"r-1",
+        "endpoint_url":"http://127.0.0.1:9000","ssl_verify":"false"}"#;
+
+    #[test]
+    fn short_keys_and_the_vaults_are_read() {
+        let short = Credentials::parse(SHORT.as_bytes()).expect("complete");
+        assert_eq!(short.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
+        assert!(!short.verify_tls);
+        let vault = br#"{"vault_s3_access_key_id":"AK","vault_s3_secret_access_key":"SK",
+            "vault_s3_bucket":"b","vault_s3_endpoint_url":"s3.example.com","vault_s3_ssl":true}"#;
+        let vault = Credentials::parse(vault).expect("complete");
+        assert_eq!(vault.endpoint.as_deref(), Some("https://s3.example.com"));
+        assert!(vault.verify_tls && vault.region.is_none());
+        assert_eq!(vault.blank("AK SK b"), "***REDACTED*** ***REDACTED*** b");
+    }
+
+    #[test]
+    fn a_secret_that_could_leave_its_option_is_refused() {
+        for (from, to) in [
+            ("\"b\"", "\"b,allow_other\""),
+            ("\"b\"", "\"-f\""),
+            ("\"b\"", "\"\""),
+            ("r-1", "r,x"),
+            ("http://127", "file://127"),
+            (":9000", ":9000,x=y"),
+            ("\"SK\"", "\"a b\""),
+            ("\"SK\"", "5"),
+        ] {
+            let why = Credentials::parse(SHORT.replace(from, to).as_bytes());
+            let why = why.err().map(|why| why.0).unwrap_or_default();
+            assert!(why.contains("credentials"), "{to} was accepted");
+            assert!(!why.contains("SK"), "the secret stands in {why:?}");
+        }
+        assert!(Credentials::parse(b"[]").is_err());
+    }
+
+    #[test]
+    fn only_a_private_file_below_the_directory_is_read() {
+        let dir = std::env::temp_dir().join(format!("dms-secrets-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a temporary directory");
+        let file = dir.join("s.json");
+        fs::write(&file, SHORT).expect("it can be written");
+        let read = |path: &Path, dir: Option<&Path>| {
+            fetch(&format!("file://{}", path.display()), dir).map_err(|why| why.0)
+        };
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
+        assert!(read(&file, Some(&dir)).is_ok());
+        assert!(read(&file, None).is_err(), "off by default");
+        assert!(read(&dir.join("x/../s.json"), Some(&dir)).is_err());
+        assert!(read(Path::new("/etc/passwd"), Some(&dir)).is_err());
+        assert!(read(&dir, Some(&dir)).is_err());
+        let link = dir.join("link.json");
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(&file, &link).expect("a fresh name");
+        assert!(read(&link, Some(&dir)).is_err(), "a link was followed");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("it is ours");
+        assert!(read(&file, Some(&dir)).is_err(), "others can read it");
+    }
+}

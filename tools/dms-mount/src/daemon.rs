@@ -1,0 +1,185 @@
+//! FUSE daemons: started with nothing of ours, recognised by more than a number, and waited for.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dms_cli::boot_id;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// A process that cannot be mistaken for another: numbers are reused, but not with the same start
+/// time in the same boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// Clock ticks since boot.
+    pub(crate) start: u64,
+    pub(crate) boot: String,
+}
+
+impl Identity {
+    /// Of the process that has this number now.
+    pub(crate) fn of(pid: i32) -> io::Result<Option<Self>> {
+        Ok(match running_since(pid) {
+            Some(start) => Some(Identity { pid, start, boot: boot_id()? }),
+            None => None,
+        })
+    }
+
+    /// Whether it runs; a zombie does not.
+    pub(crate) fn is_alive(&self) -> bool {
+        running_since(self.pid) == Some(self.start) && boot_id().is_ok_and(|boot| boot == self.boot)
+    }
+
+    /// Waits for its end. False: it still runs after `bound`.
+    pub(crate) fn wait_for_end(&self, bound: Duration) -> bool {
+        let end = Instant::now() + bound;
+        let mut pause = Duration::from_millis(1);
+        while self.is_alive() {
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        true
+    }
+
+    /// Kills it. Only for one whose mount no job was told of: what it has not sent is lost. (TERM
+    /// is no kinder: a daemon that waits for its server does not hear it.)
+    pub(crate) fn kill(&self, patience: Duration) -> bool {
+        if self.is_alive() {
+            let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+        }
+        self.wait_for_end(patience)
+    }
+}
+
+/// When the process started; `None` if there is none, or only its zombie.
+fn running_since(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // `pid (comm) S ...`: the name may contain anything, so count from its last parenthesis.
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        // The state was field 3; the start time is field 22.
+        _ => fields.nth(18)?.parse().ok(),
+    }
+}
+
+/// The running process of `program` that has `path` as an argument: what is left to find a daemon
+/// by when its record is lost.
+pub(crate) fn find(program: &str, path: &Path) -> Option<Identity> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = path.as_os_str().as_bytes();
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(cmdline) = fs::read(entry.path().join("cmdline")) else { continue };
+        let mut arguments = cmdline.split(|&byte| byte == 0);
+        let name = arguments.next().and_then(|first| first.rsplit(|&byte| byte == b'/').next());
+        if name == Some(program.as_bytes()) && arguments.any(|argument| argument == path) {
+            return Identity::of(pid).ok().flatten();
+        }
+    }
+    None
+}
+
+/// A daemon that we have just started.
+pub(crate) struct Daemon {
+    pub(crate) identity: Identity,
+    ended: Receiver<ExitStatus>,
+}
+
+impl Daemon {
+    /// Starts it in a session of its own, in `/`, its words going to `log`. Of ours it inherits
+    /// nothing: `command` has to say its whole environment, and all our descriptors are
+    /// close-on-exec.
+    pub(crate) fn start(program: &Path, command: &Launch<'_>, log: &Path) -> io::Result<Self> {
+        let output = log_file(log)?;
+        // setsid(1) execs in place: the number is the daemon's.
+        let mut child = Command::new("setsid")
+            .arg(program)
+            .args(command.arguments)
+            .env_clear()
+            .envs(command.environment.iter().copied())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        // Not yet waited for: even if it has ended, the number is its own.
+        let identity = Identity::of(pid)?;
+        let (tell, ended) = channel();
+        // Whenever it ends, tomorrow or next year, somebody has to reap it.
+        thread::spawn(move || {
+            if let Ok(status) = child.wait() {
+                let _ = tell.send(status);
+            }
+        });
+        match identity {
+            Some(identity) => Ok(Daemon { identity, ended }),
+            None => Ok(Daemon { identity: Identity { pid, start: 0, boot: String::new() }, ended }),
+        }
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn has_ended(&self) -> Option<ExitStatus> {
+        self.ended.try_recv().ok()
+    }
+
+    /// How it ended, if it does within `bound`.
+    pub(crate) fn wait(&self, bound: Duration) -> Option<ExitStatus> {
+        self.ended.recv_timeout(bound).ok()
+    }
+}
+
+/// The command line and the whole environment of a daemon.
+pub(crate) struct Launch<'a> {
+    pub(crate) arguments: &'a [String],
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+}
+
+fn log_file(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // A new one each time: an earlier daemon may still be writing into the old one.
+    match fs::remove_file(path) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+        _ => {}
+    }
+    fs::OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_time_too() {
+        let pid = i32::try_from(std::process::id()).expect("a small number");
+        let me = Identity::of(pid).expect("/proc is there").expect("I run");
+        assert!(me.is_alive());
+        assert!(!Identity { start: me.start + 1, ..me.clone() }.is_alive());
+        assert!(!Identity { boot: "another".into(), ..me }.is_alive());
+    }
+
+    #[test]
+    fn a_zombie_is_not_alive() {
+        let mut child = Command::new("true").spawn().expect("true is there");
+        let pid = i32::try_from(child.id()).expect("a small number");
+        let end = Instant::now() + Duration::from_secs(10);
+        while running_since(pid).is_some() {
+            assert!(Instant::now() < end, "true does not end");
+            thread::yield_now();
+        }
+        child.wait().expect("it is ours");
+    }
+}

@@ -1,0 +1,249 @@
+//! Mount: make sure that the target is there, whoever else uses it.
+
+use std::fs;
+use std::time::Duration;
+
+use dms_wire::{ErrorCode, MountPath, Response, TargetType};
+
+use crate::credentials::{self, Credentials};
+use crate::daemon::{self, Daemon, Identity};
+use crate::mountinfo::Mount;
+use crate::node::{Act, Failed, read_mounts};
+use crate::probe::{self, Depth, Health};
+use crate::record::{Record, State};
+use crate::{s3, unmount};
+
+/// How long a daemon that is there may take to answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Mounts the target, or finds it mounted and alive.
+pub(crate) fn mount(act: &Act<'_>, source: &str, path: &MountPath) -> Result<Response, Failed> {
+    let record = act.node.run_dir.load(act.target);
+    if let Some(record) = &record {
+        refuse_second_path(act, record)?;
+    }
+    let found = act.mounts.at(act.place.path());
+    if let Some(found) = found {
+        if !s3::is_ours(found, act.target) {
+            return Err(foreign(found));
+        }
+        if is_usable(act, found, record.as_ref())? {
+            adopt(act, found, source, record)?;
+            return Ok(mounted(path, true));
+        }
+    }
+    if found.is_some() {
+        log::warn!("the daemon of {} is gone: mounting {path} anew", act.target);
+        unmount::detach(act, ErrorCode::Mount)?;
+    } else {
+        clear_the_way(act, record.as_ref())?;
+    }
+    let made_before = record.is_some_and(|record| record.made_dir);
+    start(act, source, made_before)?;
+    Ok(mounted(path, false))
+}
+
+fn mounted(path: &MountPath, reused: bool) -> Response {
+    let text = match reused {
+        true => format!("S3 target already mounted at {path}"),
+        false => format!("S3 target mounted successfully at {path}"),
+    };
+    Response {
+        mount_path: Some(path.to_string()),
+        physically_mounted: Some(!reused),
+        reused_existing: Some(reused),
+        ..Response::success(text)
+    }
+}
+
+/// Whether what is mounted there works. A hung one is an error: other jobs' data may be in it.
+fn is_usable(act: &Act<'_>, found: &Mount, record: Option<&Record>) -> Result<bool, Failed> {
+    // One that nobody has seen working yet may still be finding out that it cannot.
+    let is_known = record.is_some_and(|record| record.is_of(found));
+    let depth = if is_known { Depth::Daemon } else { Depth::Server };
+    let bound = PATIENCE.min(act.until.left());
+    let health = probe::health(&found.path, depth, bound)
+        .map_err(|why| Failed::system(ErrorCode::Mount, "unable to probe the mount", &why))?;
+    match health {
+        // If it went away meanwhile, it was the bare directory that answered.
+        Health::Alive => Ok(read_mounts()?.at(&found.path) == Some(found)),
+        Health::Gone => Ok(false),
+        Health::Hung => Err(Failed::new(
+            ErrorCode::Timeout,
+            format!(
+                "timeout: the mount of {} at {} does not answer; it was not touched",
+                act.target,
+                found.path.display()
+            ),
+        )),
+    }
+}
+
+/// From now on a job knows of it: it is on record as mounted, also where its record was lost or
+/// its starter died.
+fn adopt(act: &Act<'_>, found: &Mount, source: &str, record: Option<Record>) -> Result<(), Failed> {
+    if record.as_ref().is_some_and(|record| record.is_of(found)) {
+        return Ok(());
+    }
+    let known = record.as_ref().and_then(|record| record.daemon.clone()).filter(Identity::is_alive);
+    log::warn!("found {} mounted at {} without a record", act.target, found.path.display());
+    save(
+        act,
+        &Record {
+            target: act.target.clone(),
+            kind: TargetType::S3,
+            path: found.path.clone(),
+            source: source.to_owned(),
+            state: State::Mounted,
+            made_dir: record.is_some_and(|record| record.made_dir),
+            mount_id: Some(found.id),
+            device: Some(found.device.clone()),
+            daemon: known.or_else(|| daemon::find(s3::PROGRAM, &found.path)),
+        },
+    )
+}
+
+fn refuse_second_path(act: &Act<'_>, record: &Record) -> Result<(), Failed> {
+    let elsewhere = record.path != act.place.path()
+        && act.mounts.at(&record.path).is_some_and(|mount| s3::is_ours(mount, act.target));
+    if elsewhere {
+        let text = format!("target {} is mounted at {}", act.target, record.path.display());
+        return Err(Failed::new(ErrorCode::Busy, text));
+    }
+    Ok(())
+}
+
+pub(crate) fn foreign(found: &Mount) -> Failed {
+    let text = format!(
+        "Mount failed: {} ({}) is mounted at {}; it was not touched",
+        found.source,
+        found.fstype,
+        found.path.display()
+    );
+    Failed::new(ErrorCode::Mount, text)
+}
+
+/// Nothing is mounted, but a daemon may be: one that still sends its data must not be disturbed,
+/// one that was being started when its starter died must not mount over ours.
+fn clear_the_way(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
+    let recorded = record.and_then(|record| record.daemon.clone()).filter(|d| d.is_alive());
+    let Some(daemon) = recorded.or_else(|| daemon::find(s3::PROGRAM, act.place.path())) else {
+        return Ok(());
+    };
+    let was_starting = record.is_some_and(|record| record.state == State::Starting);
+    if was_starting {
+        log::warn!(
+            "pid {} was being started for {} and left alone: ending it",
+            daemon.pid,
+            act.target
+        );
+        if daemon.kill(Duration::from_secs(5)) {
+            return Ok(());
+        }
+    } else if daemon.wait_for_end(PATIENCE.min(act.until.left())) {
+        return Ok(());
+    }
+    let text = format!("{} is busy: still flushing, pid {}", act.target, daemon.pid);
+    Err(Failed::new(ErrorCode::Busy, text))
+}
+
+/// Starts the daemon and waits until the mount works; on any failure nothing is left of it.
+fn start(act: &Act<'_>, source: &str, made_before: bool) -> Result<(), Failed> {
+    let credentials = credentials::fetch(source, act.node.secret_dir.as_deref())
+        .map_err(|why| Failed::new(ErrorCode::Credentials, why.0))?;
+    let program = s3::find_program().ok_or_else(|| {
+        Failed::new(ErrorCode::Mount, format!("Mount failed: {} is not installed", s3::PROGRAM))
+    })?;
+    let made = act.place.make()?;
+    let mut record = Record {
+        target: act.target.clone(),
+        kind: TargetType::S3,
+        path: act.place.path().to_owned(),
+        source: source.to_owned(),
+        state: State::Starting,
+        made_dir: made || made_before,
+        mount_id: None,
+        device: None,
+        daemon: None,
+    };
+    if !act.place.is_empty()? {
+        let text = format!(
+            "Mount failed: {} is not empty: mounting over it would hide its files",
+            act.place.path().display()
+        );
+        return Err(Failed::new(ErrorCode::Mount, text));
+    }
+    // Before the daemon is there: should we die right after, it is known for what it is.
+    save(act, &record)?;
+    log::info!("Spawning {} for target {}", s3::PROGRAM, act.target);
+    let log = act.node.run_dir.daemon_log(act.target);
+    let daemon =
+        s3::start(&program, act.target, &credentials, act.place.path(), &log).map_err(|why| {
+            Failed::system(ErrorCode::Mount, "Mount failed: unable to start s3fs", &why)
+        });
+    let outcome = daemon.and_then(|daemon| {
+        record.daemon = Some(daemon.identity.clone());
+        let ready = save(act, &record).and_then(|()| {
+            s3::wait_until_ready(&daemon, act.target, act.place.path(), act.until)
+                .map_err(|why| explain(act, &credentials, &why))
+        });
+        if ready.is_err() {
+            give_up(act, &daemon);
+        }
+        ready
+    });
+    match outcome {
+        Ok(mount) => {
+            record.state = State::Mounted;
+            record.mount_id = Some(mount.id);
+            record.device = Some(mount.device);
+            save(act, &record)?;
+            announce(act, &record);
+            Ok(())
+        }
+        Err(why) => {
+            unmount::clean_up(act, Some(&record));
+            Err(why)
+        }
+    }
+}
+
+fn save(act: &Act<'_>, record: &Record) -> Result<(), Failed> {
+    act.node.run_dir.save(record).map_err(|why| {
+        Failed::system(ErrorCode::Mount, "Mount failed: unable to write the mount's record", &why)
+    })
+}
+
+fn announce(act: &Act<'_>, record: &Record) {
+    let pid = record.daemon.as_ref().map(|daemon| daemon.pid).unwrap_or_default();
+    log::info!("{} spawned successfully for target {}", s3::PROGRAM, act.target);
+    log::info!("  PID: {pid}");
+    log::info!("  Mount path: {}", record.path.display());
+    log::info!("  PID file: {}", act.node.run_dir.pid_file(act.target).display());
+}
+
+/// The daemon's own words, and whether they are about the credentials.
+fn explain(act: &Act<'_>, credentials: &Credentials, why: &str) -> Failed {
+    let log = fs::read(act.node.run_dir.daemon_log(act.target)).unwrap_or_default();
+    let words = credentials.blank(&s3::last_words(&String::from_utf8_lossy(&log)));
+    let said =
+        if words.is_empty() { String::new() } else { format!("; {} said: {words}", s3::PROGRAM) };
+    if s3::blames_credentials(&words) {
+        let text = format!("Mount failed: the storage refused the credentials: {why}{said}");
+        return Failed::new(ErrorCode::Credentials, text);
+    }
+    Failed::new(ErrorCode::Mount, format!("Mount failed: {why}{said}"))
+}
+
+/// Ends a daemon whose mount no job was told of, and takes its mount away.
+fn give_up(act: &Act<'_>, daemon: &Daemon) {
+    if !daemon.identity.kill(Duration::from_secs(5)) {
+        log::error!("pid {} does not end", daemon.identity.pid);
+    }
+    let left = read_mounts().is_ok_and(|mounts| {
+        mounts.at(act.place.path()).is_some_and(|mount| s3::is_ours(mount, act.target))
+    });
+    if left && let Err(why) = unmount::detach(act, ErrorCode::Mount) {
+        log::error!("{why}");
+    }
+}

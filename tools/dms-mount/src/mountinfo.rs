@@ -1,0 +1,142 @@
+//! The kernel's own list of mounts: `/proc/self/mountinfo`.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) id: u64,
+    /// `major:minor`.
+    pub(crate) device: String,
+    pub(crate) path: PathBuf,
+    pub(crate) fstype: String,
+    pub(crate) source: String,
+}
+
+/// All mounts of our mount namespace, in the order in which they were mounted over each other.
+pub(crate) struct Mounts(Vec<Mount>);
+
+impl Mounts {
+    /// Reads them.
+    pub(crate) fn read() -> io::Result<Self> {
+        let mut text = Vec::new();
+        File::open(MOUNTINFO)?.read_to_end(&mut text)?;
+        Ok(Mounts::parse(&text))
+    }
+
+    fn parse(text: &[u8]) -> Self {
+        Mounts(text.split(|&byte| byte == b'\n').filter_map(Mount::parse).collect())
+    }
+
+    /// What is mounted at `path`: the topmost, which is the one that a job would write to.
+    pub(crate) fn at(&self, path: &Path) -> Option<&Mount> {
+        self.0.iter().rev().find(|mount| mount.path == path)
+    }
+
+    /// Those at or below `base`.
+    pub(crate) fn below<'a>(&'a self, base: &'a Path) -> impl Iterator<Item = &'a Mount> {
+        self.0.iter().filter(move |mount| mount.path.starts_with(base))
+    }
+}
+
+impl Mount {
+    /// `36 35 98:0 /root /mount/point opts tag:1 - type source superopts`
+    fn parse(line: &[u8]) -> Option<Mount> {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let id = String::from_utf8_lossy(fields.next()?).parse().ok()?;
+        let device = text(fields.nth(1)?);
+        let path = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
+        let mut behind_dash = fields.skip_while(|field| *field != b"-").skip(1);
+        Some(Mount {
+            id,
+            device,
+            path,
+            fstype: text(behind_dash.next()?),
+            source: text(behind_dash.next()?),
+        })
+    }
+}
+
+fn text(field: &[u8]) -> String {
+    String::from_utf8_lossy(&unescape(field)).into_owned()
+}
+
+/// `\040` and friends: space, tab, newline and backslash are written in octal.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let octal = behind.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(value) if byte == b'\\' => {
+                plain.push(value);
+                rest = &behind[3..];
+            }
+            _ => {
+                plain.push(byte);
+                rest = behind;
+            }
+        }
+    }
+    plain
+}
+
+/// Wakes up when the list changes.
+pub(crate) struct Watch(File);
+
+impl Watch {
+    pub(crate) fn start() -> io::Result<Self> {
+        Ok(Watch(File::open(MOUNTINFO)?))
+    }
+
+    /// Waits until something was mounted or unmounted since the last call, or for `time`.
+    pub(crate) fn wait(&self, time: Duration) -> io::Result<()> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLPRI)];
+        let millis = time.as_millis().clamp(1, 60_000);
+        let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(why) => Err(why.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_and_its_escapes_are_decoded() {
+        let text = b"22 1 0:20 / /proc rw - proc proc rw\n\
+            36 35 0:44 / /m/a\\040b\\134c\\011d rw,nosuid shared:1 master:2 - fuse.s3fs dms:t/b rw\n";
+        let mounts = Mounts::parse(text);
+        let mount = mounts.at(Path::new("/m/a b\\c\td")).expect("it is there");
+        assert_eq!((mount.id, mount.device.as_str()), (36, "0:44"));
+        assert_eq!((mount.fstype.as_str(), mount.source.as_str()), ("fuse.s3fs", "dms:t/b"));
+        assert_eq!(mounts.below(Path::new("/m")).count(), 1);
+        assert_eq!(mounts.below(Path::new("/pro")).count(), 0);
+    }
+
+    #[test]
+    fn of_two_at_one_path_the_upper_counts() {
+        let text = b"1 0 0:1 / /m rw - ext4 /dev/a rw\n2 1 0:2 / /m rw - tmpfs t rw\n";
+        assert_eq!(Mounts::parse(text).at(Path::new("/m")).map(|mount| mount.id), Some(2));
+    }
+
+    #[test]
+    fn a_cut_line_is_left_out() {
+        assert_eq!(Mounts::parse(b"1 0 0:1 / /m rw\n\nx\n1 0 0:1 / /m rw - t\n").0, []);
+        assert_eq!(unescape(b"a\\04"), b"a\\04");
+        assert_eq!(unescape(b"a\\999b"), b"a\\999b");
+    }
+}

@@ -1,0 +1,226 @@
+//! This node: what it was told at its start, and one act at a time on each target.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dms_cli::{Context, Failure, Settings};
+use dms_flock::{Lock, Mode, Wait};
+use dms_wire::{
+    Action, Deadline, Decision, ErrorCode, Invalid, MountPath, Request, Response, TargetId,
+    TargetType,
+};
+
+use crate::mountinfo::Mounts;
+use crate::place::{Place, Unfit};
+use crate::record::RunDir;
+use crate::{mount, unmount};
+
+/// What does not change from request to request.
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) bases: Vec<PathBuf>,
+    mount_base: String,
+    pub(crate) run_dir: RunDir,
+    pub(crate) secret_dir: Option<PathBuf>,
+    /// How long one act may take.
+    bound: Duration,
+}
+
+/// An act that failed: the word for programs, and the text for people.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    code: ErrorCode,
+    text: String,
+}
+
+impl Failed {
+    pub(crate) fn new(code: ErrorCode, text: impl Into<String>) -> Self {
+        Failed { code, text: text.into() }
+    }
+
+    /// A failure of this node's own files or processes.
+    pub(crate) fn system(code: ErrorCode, what: &str, why: &std::io::Error) -> Self {
+        Failed::new(code, format!("{what}: {why}"))
+    }
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<Invalid> for Failed {
+    fn from(why: Invalid) -> Self {
+        Failed::new(ErrorCode::Validation, why.0)
+    }
+}
+
+/// An act under its lock: which target, where, how long, and which mounts there were.
+pub(crate) struct Act<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) target: &'a TargetId,
+    pub(crate) place: Place,
+    pub(crate) until: Deadline,
+    pub(crate) mounts: Mounts,
+    /// Held until the act is over; umount(8) inherits it.
+    pub(crate) lock: Lock,
+}
+
+impl Node {
+    pub(crate) fn new(settings: Settings) -> Result<Self, Failure> {
+        let run_dir = RunDir::open(&settings.run_dir)
+            .context("unable to make run directory", settings.run_dir.display())?;
+        Ok(Node {
+            mount_base: settings.mount_base().to_owned(),
+            id: settings.node_id,
+            bases: settings.mount_bases,
+            run_dir,
+            secret_dir: settings.secret_dir,
+            bound: settings.request_timeout,
+        })
+    }
+
+    /// Carries a request out, planned or not, and says how it went.
+    pub(crate) fn carry_out(&self, request: &Request) -> Response {
+        let answer = self.try_carry_out(request).unwrap_or_else(|why| {
+            let answer = Response::error(why.code, dms_cli::plain(&why.text));
+            if answer.error_code == Some(ErrorCode::Validation) {
+                return answer;
+            }
+            log::error!(
+                "{} failed: {}",
+                if request.action == Some(Action::Mount) { "Mount" } else { "Unmount" },
+                answer.error_msg.as_deref().unwrap_or_default()
+            );
+            answer
+        });
+        Response { plan: request.plan.clone(), ..answer }
+    }
+
+    fn try_carry_out(&self, request: &Request) -> Result<Response, Failed> {
+        let decision = self.check(request)?;
+        let end = Deadline::after(self.bound);
+        let until = request.deadline.map_or(end, |deadline| deadline.min(end));
+        if until.passed() {
+            return Err(Failed::new(ErrorCode::Timeout, "timeout: the deadline has passed"));
+        }
+        let path = self.path(request)?;
+        if decision == Decision::Release {
+            let text = "Ledger updated, physical mount retained for other jobs";
+            return Ok(Response { unmounted: Some(false), ..Response::success(text) });
+        }
+        let wanted = match decision {
+            Decision::Mount => Some(request.target.check_mountable()?),
+            Decision::Unmount | Decision::Release => None,
+        };
+        // Checked before anything is touched, and again under the lock.
+        let place = Place::find(&self.bases, &path)?;
+        place.check(&read_mounts()?)?;
+        let act = self.begin(request, place, until)?;
+        let outcome = match wanted {
+            Some((kind, source)) => {
+                only_s3(kind)?;
+                mount::mount(&act, source, &path)
+            }
+            None => unmount::unmount(&act, &path),
+        };
+        outcome.map_err(|why| if until.passed() { why.after_the_deadline() } else { why })
+    }
+
+    /// What has to be done, if the request is for this node and its plan fits.
+    fn check(&self, request: &Request) -> Result<Decision, Invalid> {
+        let host = request.plan.as_ref().map(|plan| &plan.host).or(request.host.as_ref());
+        if let Some(host) = host.filter(|host| host.as_str() != self.id) {
+            return Err(Invalid::new(format!(
+                "the request is for node {host}, this is {}",
+                self.id
+            )));
+        }
+        let Some(plan) = &request.plan else {
+            return match request.action {
+                Some(Action::Mount) => Ok(Decision::Mount),
+                Some(Action::Unmount) => Ok(Decision::Unmount),
+                None => Err(Invalid::new("Missing required field: action")),
+            };
+        };
+        let fits = plan.target == request.target.id
+            && request.action.is_none_or(|action| action == plan.action)
+            && (plan.decision == Decision::Mount) == (plan.action == Action::Mount);
+        if fits { Ok(plan.decision) } else { Err(Invalid::new("the plan is of another request")) }
+    }
+
+    fn path(&self, request: &Request) -> Result<MountPath, Invalid> {
+        match (&request.plan, &request.target.path) {
+            (Some(plan), _) => Ok(plan.path.clone()),
+            (None, Some(path)) => Ok(path.clone()),
+            (None, None) => MountPath::default_for(&self.mount_base, &request.target.id),
+        }
+    }
+
+    /// Takes the target's act lock, and refuses a plan that a later one has overtaken.
+    fn begin<'a>(
+        &'a self,
+        request: &'a Request,
+        place: Place,
+        until: Deadline,
+    ) -> Result<Act<'a>, Failed> {
+        let target = &request.target.id;
+        let path = self.run_dir.act_lock(target);
+        let lock = Lock::take(&path, Mode::Exclusive, Wait::For(until.left()))
+            .map_err(|why| {
+                let what = format!("unable to lock {}", path.display());
+                Failed::system(ErrorCode::Internal, &what, &why)
+            })?
+            .ok_or_else(|| {
+                let text = format!("timeout: another act on {target} does not end");
+                Failed::new(ErrorCode::Busy, text)
+            })?;
+        if let Some(plan) = &request.plan {
+            let passed = self.run_dir.pass_fence(plan).map_err(|why| {
+                Failed::system(ErrorCode::Internal, "unable to note the fence", &why)
+            })?;
+            if !passed {
+                let text = format!("operation {} was overtaken by a later one", plan.operation);
+                return Err(Failed::new(ErrorCode::Stale, text));
+            }
+        }
+        let mounts = read_mounts()?;
+        place.check(&mounts)?;
+        Ok(Act { node: self, target, place, until, mounts, lock })
+    }
+}
+
+impl Failed {
+    /// A step that failed because time was up has not shown that it cannot be done.
+    fn after_the_deadline(self) -> Self {
+        match self.code {
+            ErrorCode::Validation | ErrorCode::Stale => self,
+            code => Failed { code, text: format!("timeout: {}", self.text) },
+        }
+    }
+}
+
+impl From<Unfit> for Failed {
+    fn from(why: Unfit) -> Self {
+        match why {
+            Unfit::Invalid(why) => why.into(),
+            Unfit::Failed(text) => Failed::new(ErrorCode::Mount, text),
+        }
+    }
+}
+
+pub(crate) fn read_mounts() -> Result<Mounts, Failed> {
+    Mounts::read().map_err(|why| {
+        Failed::system(ErrorCode::Internal, "unable to read /proc/self/mountinfo", &why)
+    })
+}
+
+fn only_s3(kind: TargetType) -> Result<(), Invalid> {
+    match kind {
+        TargetType::S3 => Ok(()),
+        TargetType::Nfs | TargetType::Zfs => {
+            Err(Invalid::new(format!("this version mounts s3 targets only, not {kind}")))
+        }
+    }
+}

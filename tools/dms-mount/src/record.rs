@@ -1,0 +1,218 @@
+//! What this node remembers in its run directory: each mount, its daemon, and the last fence.
+//!
+//! The run directory lies on a tmpfs, and may be lost while mounts live: the kernel is the truth,
+//! and what is remembered only says more about it. Every file is replaced whole.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use dms_flock::make_dir;
+use dms_wire::{Plan, TargetId, TargetType};
+use serde::{Deserialize, Serialize};
+
+use crate::daemon::Identity;
+use crate::mountinfo::Mount;
+
+/// Where a mount stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// Its daemon has been, or is just being, started; no job has been told that it is there.
+    Starting,
+    /// It is there.
+    Mounted,
+    /// It has been, or is just being, unmounted; its daemon may still have data to send.
+    Unmounting,
+}
+
+/// What we know of a mount that is our own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) target: TargetId,
+    #[serde(rename = "type")]
+    pub(crate) kind: TargetType,
+    pub(crate) path: PathBuf,
+    /// The secret's reference: never the secret.
+    pub(crate) source: String,
+    pub(crate) state: State,
+    /// Whether the mount point was made for it.
+    pub(crate) made_dir: bool,
+    pub(crate) mount_id: Option<u64>,
+    pub(crate) device: Option<String>,
+    pub(crate) daemon: Option<Identity>,
+}
+
+impl Record {
+    /// Whether this is the record of just this mount, seen working.
+    pub(crate) fn is_of(&self, mount: &Mount) -> bool {
+        self.state == State::Mounted
+            && self.path == mount.path
+            && self.mount_id == Some(mount.id)
+            && self.device.as_deref() == Some(&mount.device)
+    }
+}
+
+/// The run directory.
+#[derive(Debug)]
+pub(crate) struct RunDir {
+    path: PathBuf,
+}
+
+/// The fences of one target that were last acted on: a line `<ledger id> <seq>` per ledger.
+const FENCES_KEPT: usize = 8;
+
+impl RunDir {
+    /// Makes what is missing of it.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        for part in ["act", "fence", "mounts", "s3"] {
+            make_dir(&path.join(part))?;
+        }
+        Ok(RunDir { path: path.to_owned() })
+    }
+
+    /// The lock around every act on the target.
+    pub(crate) fn act_lock(&self, target: &TargetId) -> PathBuf {
+        self.path.join("act").join(format!("{target}.lock"))
+    }
+
+    /// The number of the daemon's process, for people and scripts.
+    pub(crate) fn pid_file(&self, target: &TargetId) -> PathBuf {
+        self.path.join("s3").join(format!("{target}.pid"))
+    }
+
+    /// What the daemon says.
+    pub(crate) fn daemon_log(&self, target: &TargetId) -> PathBuf {
+        self.path.join("s3").join(format!("{target}.log"))
+    }
+
+    fn record(&self, target: &TargetId) -> PathBuf {
+        self.path.join("mounts").join(target.as_str())
+    }
+
+    /// The record of the target's mount. One that cannot be read is as good as none.
+    pub(crate) fn load(&self, target: &TargetId) -> Option<Record> {
+        let path = self.record(target);
+        let text = fs::read(&path).ok()?;
+        let record = serde_json::from_slice(&text);
+        if let Err(why) = &record {
+            log::warn!("unable to read {}: {why}", path.display());
+        }
+        record.ok()
+    }
+
+    pub(crate) fn save(&self, record: &Record) -> io::Result<()> {
+        replace(&self.record(&record.target), &serde_json::to_vec(record)?)?;
+        match &record.daemon {
+            Some(daemon) => {
+                replace(&self.pid_file(&record.target), format!("{}\n", daemon.pid).as_bytes())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets the target's mount: the PID file last.
+    pub(crate) fn forget(&self, target: &TargetId) -> io::Result<()> {
+        for file in [self.record(target), self.daemon_log(target), self.pid_file(target)] {
+            match fs::remove_file(&file) {
+                Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the plan's fence against the last one of its ledger that was acted on, and notes
+    /// it. False: a later plan has been here. Only under the act lock.
+    pub(crate) fn pass_fence(&self, plan: &Plan) -> io::Result<bool> {
+        let path = self.path.join("fence").join(plan.target.as_str());
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(why) => return Err(why),
+        };
+        let mut fences: Vec<(&str, u64)> = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter_map(|(ledger, seq)| Some((ledger, seq.parse().ok()?)))
+            .collect();
+        let last = fences.iter().find(|(ledger, _)| *ledger == plan.ledger).map(|(_, seq)| *seq);
+        match last {
+            Some(last) if plan.seq < last => return Ok(false),
+            Some(last) if plan.seq == last => return Ok(true),
+            _ => {}
+        }
+        fences.retain(|(ledger, _)| *ledger != plan.ledger);
+        fences.insert(0, (&plan.ledger, plan.seq));
+        fences.truncate(FENCES_KEPT);
+        let text: String = fences.iter().map(|(ledger, seq)| format!("{ledger} {seq}\n")).collect();
+        replace(&path, text.as_bytes())?;
+        Ok(true)
+    }
+}
+
+/// Writes a new file beside it and renames it: a reader sees the old one or the new one.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    // No target id begins with a dot, so no other file has this name.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}"));
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
+    file.write_all(content)?;
+    drop(file);
+    fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn run_dir(name: &str) -> RunDir {
+        let dir = std::env::temp_dir().join(format!("dms-run-{}-{name}", std::process::id()));
+        RunDir::open(&dir).expect("a temporary directory")
+    }
+
+    fn plan(ledger: &str, seq: u64) -> Plan {
+        serde_json::from_value(json!({
+            "operation": "o", "ledger": ledger, "seq": seq, "job": 1, "target": "t", "host": "h",
+            "path": "/m/t", "action": "mount", "decision": "mount",
+        }))
+        .expect("a plan")
+    }
+
+    #[test]
+    fn a_lower_fence_is_refused_and_an_equal_one_is_a_repeat() {
+        let run = run_dir("fence");
+        let pass = |ledger, seq| run.pass_fence(&plan(ledger, seq)).expect("it can be written");
+        assert!(pass("a", 5) && pass("a", 5) && pass("a", 7));
+        assert!(!pass("a", 6));
+        assert!(pass("b", 1), "the fences of two ledgers cannot be compared");
+        assert!(!pass("a", 6), "the other ledger's fence was forgotten");
+    }
+
+    #[test]
+    fn a_record_is_kept_and_forgotten_with_its_pid_file() {
+        let run = run_dir("record");
+        let target = TargetId::try_from("t".to_owned()).expect("a valid id");
+        let record = Record {
+            target: target.clone(),
+            kind: TargetType::S3,
+            path: "/m/t".into(),
+            source: "file:///s".into(),
+            state: State::Mounted,
+            made_dir: true,
+            mount_id: Some(7),
+            device: Some("0:44".into()),
+            daemon: Some(Identity { pid: 12, start: 34, boot: "b".into() }),
+        };
+        run.save(&record).expect("it can be written");
+        assert_eq!(fs::read_to_string(run.pid_file(&target)).expect("it is there"), "12\n");
+        let loaded = run.load(&target).expect("it is there");
+        assert_eq!((loaded.mount_id, loaded.daemon), (record.mount_id, record.daemon));
+        run.forget(&target).expect("it can be removed");
+        assert!(run.load(&target).is_none() && !run.pid_file(&target).exists());
+        run.forget(&target).expect("nothing to do");
+    }
+}

@@ -1,0 +1,166 @@
+//! Unmount: umount first, and wait for the daemon to send what it still has; nothing is killed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use dms_wire::{ErrorCode, MountPath, Response};
+
+use crate::child::{self, Ended};
+use crate::daemon::{self, Identity};
+use crate::mount::{PATIENCE, foreign};
+use crate::node::{Act, Failed, read_mounts};
+use crate::probe::{self, Depth, Health};
+use crate::record::{Record, State};
+use crate::s3;
+
+/// umount(8)'s exit status for "target is busy" (and much else: its words tell).
+const UMOUNT_FAILED: i32 = 32;
+
+/// Unmounts the target, if it is mounted; done is when its daemon has ended.
+pub(crate) fn unmount(act: &Act<'_>, path: &MountPath) -> Result<Response, Failed> {
+    let record = act.node.run_dir.load(act.target).filter(|record| record.path == act.place.path());
+    let found = act.mounts.at(act.place.path());
+    if let Some(found) = found
+        && !s3::is_ours(found, act.target)
+    {
+        let why = foreign(found).to_string().replace("Mount failed", "Unmount failed");
+        return Err(Failed::new(ErrorCode::Unmount, why));
+    }
+    let daemon = find_daemon(act, record.as_ref());
+    if found.is_some() {
+        umount(act, record.as_ref())?;
+    }
+    if let Some(daemon) = &daemon
+        && !daemon.wait_for_end(act.until.left())
+    {
+        let text = format!(
+            "timeout: unmounted {path}, but its daemon is still flushing, pid {}",
+            daemon.pid
+        );
+        return Err(Failed::new(ErrorCode::Busy, text));
+    }
+    clean_up(act, record.as_ref());
+    let text = match found {
+        Some(_) => format!("Target unmounted successfully from {path}"),
+        None => format!("Target not mounted at {path}"),
+    };
+    Ok(Response {
+        unmounted: Some(true),
+        mount_path: Some(path.to_string()),
+        ..Response::success(text)
+    })
+}
+
+fn find_daemon(act: &Act<'_>, record: Option<&Record>) -> Option<Identity> {
+    let recorded = record.and_then(|record| record.daemon.clone()).filter(Identity::is_alive);
+    recorded.or_else(|| daemon::find(s3::PROGRAM, act.place.path()))
+}
+
+/// umount(8), with the state on record: should we die, the daemon is known to be flushing.
+fn umount(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
+    note(act, record, State::Unmounting);
+    let path = act.place.path();
+    match run_umount(act, &[])? {
+        Some(ended) if ended.status.success() => Ok(()),
+        // It went away by itself.
+        Some(_) if !is_mounted(act)? => Ok(()),
+        Some(_) if is_dead(path) => detach(act, ErrorCode::Unmount),
+        Some(ended) => {
+            note(act, record, State::Mounted);
+            let busy = ended.status.code() == Some(UMOUNT_FAILED) && ended.stderr.contains("busy");
+            let text = format!("Unmount failed: {}{}", ended.stderr, holders(path));
+            Err(Failed::new(if busy { ErrorCode::Busy } else { ErrorCode::Unmount }, text))
+        }
+        None => Err(Failed::new(
+            ErrorCode::Timeout,
+            format!("timeout: umount of {} did not end in time", path.display()),
+        )),
+    }
+}
+
+/// Takes a mount away whose daemon is gone: nobody can lose data any more.
+pub(crate) fn detach(act: &Act<'_>, code: ErrorCode) -> Result<(), Failed> {
+    for arguments in [&[][..], &["-l"]] {
+        run_umount(act, arguments)?;
+        if !is_mounted(act)? {
+            return Ok(());
+        }
+    }
+    let text = format!("unable to unmount {}, whose daemon is gone", act.place.path().display());
+    Err(Failed::new(code, text))
+}
+
+/// Whether the daemon is gone for certain.
+fn is_dead(path: &Path) -> bool {
+    let health = probe::health(path, Depth::Daemon, PATIENCE);
+    health.is_ok_and(|health| health == Health::Gone)
+}
+
+fn is_mounted(act: &Act<'_>) -> Result<bool, Failed> {
+    let mounts = read_mounts()?;
+    Ok(mounts.at(act.place.path()).is_some_and(|mount| s3::is_ours(mount, act.target)))
+}
+
+/// `-c`: the path is canonical, and to look at it could hang. It inherits the act lock: should it
+/// outlive its bound, the target stays busy.
+fn run_umount(act: &Act<'_>, arguments: &[&str]) -> Result<Option<Ended>, Failed> {
+    let mut command = Command::new("umount");
+    command.args(["-c", "-i"]).args(arguments).arg("--").arg(act.place.path());
+    command.env("LC_ALL", "C");
+    // At least a moment: what a dead daemon left is cleared away even when time is up.
+    let bound = act.until.left().max(Duration::from_secs(1));
+    child::run(&mut command, bound, Some(&act.lock))
+        .map_err(|why| Failed::system(ErrorCode::Unmount, "unable to run umount", &why))
+}
+
+fn note(act: &Act<'_>, record: Option<&Record>, state: State) {
+    if let Some(record) = record {
+        let record = Record { state, ..record.clone() };
+        if let Err(why) = act.node.run_dir.save(&record) {
+            log::warn!("unable to write the record of {}: {why}", act.target);
+        }
+    }
+}
+
+/// Removes what was made for a mount that is gone: its directory, its record, its PID file.
+pub(crate) fn clean_up(act: &Act<'_>, record: Option<&Record>) {
+    if record.is_some_and(|record| record.made_dir)
+        && let Err(why) = act.place.remove()
+    {
+        log::warn!("left {} behind: {why}", act.place.path().display());
+    }
+    let daemon = record.and_then(|record| record.daemon.as_ref());
+    if let Err(why) = act.node.run_dir.forget(act.target) {
+        log::warn!("unable to remove the record of {}: {why}", act.target);
+    } else if let Some(daemon) = daemon {
+        log::info!("{} process {} ended for target {}", s3::PROGRAM, daemon.pid, act.target);
+        log::info!("PID file deleted: {}", act.node.run_dir.pid_file(act.target).display());
+    }
+}
+
+/// Who has files open below `path`, as far as we may see.
+fn holders(path: &Path) -> String {
+    let mut pids: Vec<i32> = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let at = process.path();
+        let descriptors = fs::read_dir(at.join("fd")).into_iter().flatten().flatten();
+        let mut links = ["cwd", "root", "exe"]
+            .map(|name| at.join(name))
+            .into_iter()
+            .chain(descriptors.map(|descriptor| descriptor.path()));
+        // Reading a link does not touch what it points to.
+        if links.any(|link| fs::read_link(link).is_ok_and(|to| to.starts_with(path))) {
+            pids.push(pid);
+        }
+    }
+    if pids.is_empty() {
+        return String::new();
+    }
+    let pids: Vec<String> = pids.iter().take(8).map(i32::to_string).collect();
+    format!(" (in use by pid {})", pids.join(", "))
+}
