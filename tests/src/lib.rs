@@ -1,1 +1,13 @@
-//! x
+//! The laboratory: a node of its own for each test, on real parts.
+//!
+//! A [`Lab`] has its own directories, its own S3 server that verifies signatures, its own ledger,
+//! locks and mounts. Whatever is left of it when it is dropped is ended and unmounted. Nothing in
+//! it depends on a service that happens to run.
+
+mod lab;
+mod process;
+mod run;
+
+pub use lab::{Lab, NODE, mount_source};
+pub use process::{Process, processes_with};
+pub use run::{Run, bin_dir, eventually, run};

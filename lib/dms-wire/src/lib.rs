@@ -14,7 +14,7 @@ mod secret;
 
 pub use deadline::Deadline;
 pub use ids::{Host, MAX_PATH, MountPath, OperationId, TargetId, TargetType};
-pub use line::{Line, MAX_LINE, MAX_REQUEST, read_line, write_json, write_line};
+pub use line::{Line, Lines, MAX_LINE, MAX_REQUEST, read_line, write_json, write_line};
 pub use plan::{Decision, Plan};
 pub use request::{Action, Request, Target};
 pub use response::{ErrorCode, Response, Status};

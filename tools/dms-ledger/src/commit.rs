@@ -4,7 +4,7 @@
 use dms_wire::{Action, Decision, ErrorCode, Plan, Response};
 
 use crate::bindings;
-use crate::journal::{self, Filter, status_word};
+use crate::journal::{self, Filter};
 use crate::store::{Result, Store, transaction};
 
 /// Records the outcome of `plan` in one transaction, and returns the answer for the caller.
@@ -21,10 +21,7 @@ pub(crate) fn commit(store: &mut dyn Store, plan: &Plan, outcome: &Response) -> 
             answer.unmounted = answer.unmounted.or(Some(false));
         }
         if !journal::close(store, plan.operation.as_str(), Some(plan.seq), &answer, now)? {
-            return Ok(match recorded(store, plan, &answer)? {
-                true => Verdict::Recorded(answer),
-                false => Verdict::Overtaken,
-            });
+            return Ok(recorded(store, plan)?.map_or(Verdict::Overtaken, Verdict::Recorded));
         }
         if done {
             match plan.action {
@@ -48,16 +45,22 @@ enum Verdict {
     Overtaken,
 }
 
-/// Whether just this outcome stands in the journal already (the answer to an earlier COMMIT was
-/// lost on its way).
-fn recorded(store: &mut dyn Store, plan: &Plan, answer: &Response) -> Result<bool> {
+/// The answer that the journal has for just this plan already: it is a repeat, or the answer to
+/// an earlier COMMIT was lost on its way. A mount counts only while its binding does.
+fn recorded(store: &mut dyn Store, plan: &Plan) -> Result<Option<Response>> {
     let by_id = Filter { id: Some(plan.operation.to_string()), ..Filter::default() };
     let seen = journal::find(store, &by_id)?.into_iter().next();
-    Ok(seen.is_some_and(|seen| {
-        seen.seq == i64::try_from(plan.seq).ok()
-            && seen.status == status_word(answer)
-            && seen.response.is_some()
-    }))
+    let seen = seen.filter(|seen| seen.seq == i64::try_from(plan.seq).ok());
+    let text = seen.and_then(|seen| seen.response);
+    let Some(answer) = text.and_then(|text| Response::parse(text.as_bytes()).ok()) else {
+        return Ok(None);
+    };
+    if plan.action == Action::Mount && !answer.is_error() {
+        let users = bindings::users(store, plan.target.as_str(), plan.host.as_str())?;
+        let bound = users.iter().any(|binding| binding.job == i64::from(plan.job));
+        return Ok(bound.then_some(answer));
+    }
+    Ok(Some(answer))
 }
 
 fn overtaken(plan: &Plan) -> Response {

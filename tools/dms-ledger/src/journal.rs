@@ -237,7 +237,7 @@ fn same_fence(seq: Option<i64>) -> &'static str {
 }
 
 /// What an answer is in the journal: an unknown outcome is no error.
-pub(crate) fn status_word(answer: &Response) -> &'static str {
+fn status_word(answer: &Response) -> &'static str {
     match &answer.error_code {
         _ if !answer.is_error() => "success",
         Some(code) if code.leaves_outcome_unknown() => "unsettled",

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn run() -> Result<Exit, Failure> {
     let cli: Cli = dms_cli::parse()?;
     let settings = Settings::from_env()?;
-    let (stdin, mut stdout) = (std::io::stdin(), std::io::stdout());
+    let mut stdout = std::io::stdout();
     match cli.command {
         Command::Request { action: Wanted::Mount(args) } => {
             request(&args, Action::Mount, &settings)
@@ -53,11 +53,11 @@ fn run() -> Result<Exit, Failure> {
         Command::Plan => {
             let mut ledger = Ledger::open(&settings)?;
             let planner = ledger.planner(&settings);
-            serve::plan(&mut *ledger.store, &planner, stdin.lock(), stdout.lock())
+            serve::plan(&mut *ledger.store, &planner, stdout.lock())
         }
         Command::Commit => {
             let mut ledger = Ledger::open(&settings)?;
-            serve::commit(&mut *ledger.store, stdin.lock(), stdout.lock())
+            serve::commit(&mut *ledger.store, stdout.lock())
         }
         Command::Status(args) => {
             let mut ledger = Ledger::open(&settings)?;

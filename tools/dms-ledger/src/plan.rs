@@ -89,18 +89,38 @@ impl Planner {
             return Ok(refuse(ErrorCode::Timeout, "timeout: the request's deadline has passed"));
         }
         match self.reserve(store, wish, end)? {
-            Some(answer) => Ok(Planned::Answer(answer)),
-            None => transaction(store, |store, now| self.decide(store, wish, now)),
+            Reserved::Ours => transaction(store, |store, now| self.decide(store, wish, now)),
+            Reserved::Answered(answer) => Ok(Planned::Answer(answer)),
+            Reserved::Recorded(seen) => Ok(Planned::Plan(self.recorded(wish, &seen))),
         }
     }
 
-    /// Makes the wish the one pending operation of its target, or returns the answer to give.
-    fn reserve(
-        &self,
-        store: &mut dyn Store,
-        wish: &Wish<'_>,
-        end: Deadline,
-    ) -> Result<Option<Response>> {
+    /// An unmount that was carried out before: nothing to do, and `commit` finds the answer.
+    fn recorded(&self, wish: &Wish<'_>, seen: &Operation) -> Plan {
+        let seq = seen.seq.and_then(|seq| u64::try_from(seq).ok()).unwrap_or_default();
+        let known = Source::recorded(&seen.path, &seen.kind, &seen.source, wish);
+        self.planned(wish, seq, Decision::Release, known)
+    }
+
+    fn planned(&self, wish: &Wish<'_>, seq: u64, decision: Decision, known: Source) -> Plan {
+        Plan {
+            operation: wish.id.clone(),
+            ledger: self.ledger.clone(),
+            seq,
+            job: wish.job,
+            target: wish.target.clone(),
+            host: wish.host.clone(),
+            path: known.path,
+            kind: known.kind,
+            source: known.source,
+            action: wish.action,
+            decision,
+        }
+    }
+
+    /// Makes the wish the one pending operation of its target, unless it is a repeat that needs
+    /// no operation any more.
+    fn reserve(&self, store: &mut dyn Store, wish: &Wish<'_>, end: Deadline) -> Result<Reserved> {
         // The act is bounded by what is left; twice that, and a minute for the stages around it.
         let lease = end.left() * 2 + Duration::from_secs(60);
         let is_mount = wish.action == Action::Mount;
@@ -123,41 +143,24 @@ impl Planner {
             match journal::open(store, &opening) {
                 Err(StoreError::Duplicate) => {}
                 Err(why) => return Err(why),
-                Ok(()) => return Ok(None),
+                Ok(()) => return Ok(Reserved::Ours),
             }
             match repeat::of(store, wish)? {
-                Repeat::Answer(response) => return Ok(Some(*response)),
+                Repeat::Answer(response) => return Ok(Reserved::Answered(*response)),
+                Repeat::Recorded(seen) => return Ok(Reserved::Recorded(*seen)),
                 Repeat::Again(seen) => match journal::reopen(store, &seen, &opening) {
-                    Ok(true) => return Ok(None),
+                    Ok(true) => return Ok(Reserved::Ours),
                     Ok(false) | Err(StoreError::Duplicate) => {}
                     Err(why) => return Err(why),
                 },
                 Repeat::No | Repeat::Pending => {}
             }
             if end.passed() {
-                return Ok(Some(self.still_pending(store, wish)?));
+                return Ok(Reserved::Answered(still_pending(store, wish)?));
             }
             pause(wait.min(end.left()));
             wait = (wait * 2).min(Duration::from_millis(50));
         }
-    }
-
-    fn still_pending(&self, store: &mut dyn Store, wish: &Wish<'_>) -> Result<Response> {
-        let other = journal::find(
-            store,
-            &journal::Filter {
-                target: Some(wish.target.to_string()),
-                host: Some(wish.host.to_string()),
-                pending_only: true,
-                ..journal::Filter::default()
-            },
-        )?;
-        let by = other.first().map_or_else(
-            || format!("a mount at {} is pending", wish.path),
-            |other| format!("operation {} of job {} is pending", other.id, other.job),
-        );
-        let text = format!("timeout: gave up waiting for {} on {}: {by}", wish.target, wish.host);
-        Ok(Response::error(ErrorCode::LockTimeout, text))
     }
 
     /// Alone on the target: reads the ledger and decides. One transaction.
@@ -174,24 +177,12 @@ impl Planner {
             Action::Unmount => self.decide_unmount(store, wish, &users)?,
         };
         match choice {
-            Ok((decision, source)) => {
-                let path = source.path.as_str();
+            Ok((decision, known)) => {
+                let path = known.path.as_str();
                 let (target, host) = (wish.target.as_str(), wish.host.as_str());
                 let seq =
                     journal::decide(store, wish.id.as_str(), target, host, path, decision, now)?;
-                Ok(Planned::Plan(Plan {
-                    operation: wish.id.clone(),
-                    ledger: self.ledger.clone(),
-                    seq,
-                    job: wish.job,
-                    target: wish.target.clone(),
-                    host: wish.host.clone(),
-                    path: source.path,
-                    kind: source.kind,
-                    source: source.source,
-                    action: wish.action,
-                    decision,
-                }))
+                Ok(Planned::Plan(self.planned(wish, seq, decision, known)))
             }
             Err(answer) => {
                 journal::close(store, wish.id.as_str(), None, &answer, now)?;
@@ -279,6 +270,16 @@ impl Planner {
     }
 }
 
+/// What came of the wish for an operation of one's own.
+enum Reserved {
+    /// It is pending, and it is ours.
+    Ours,
+    /// There is nothing to do but to say this.
+    Answered(Response),
+    /// It was carried out long ago.
+    Recorded(Operation),
+}
+
 /// A decision and what it is about, or the refusal.
 type Choice = std::result::Result<(Decision, Source), Box<Response>>;
 
@@ -306,6 +307,24 @@ impl Source {
             source: source.clone(),
         }
     }
+}
+
+fn still_pending(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Response> {
+    let other = journal::find(
+        store,
+        &journal::Filter {
+            target: Some(wish.target.to_string()),
+            host: Some(wish.host.to_string()),
+            pending_only: true,
+            ..journal::Filter::default()
+        },
+    )?;
+    let by = other.first().map_or_else(
+        || format!("a mount at {} is pending", wish.path),
+        |other| format!("operation {} of job {} is pending", other.id, other.job),
+    );
+    let text = format!("timeout: gave up waiting for {} on {}: {by}", wish.target, wish.host);
+    Ok(Response::error(ErrorCode::LockTimeout, text))
 }
 
 fn no_active_mount(others: usize) -> Response {

@@ -13,8 +13,10 @@ pub(crate) enum Repeat {
     No,
     /// The first one is not over yet.
     Pending,
-    /// It was carried out, or refused, and this is the answer.
+    /// It was refused, or failed, and this is the answer.
     Answer(Box<Response>),
+    /// It was an unmount that was carried out: `commit` knows the answer.
+    Recorded(Box<Operation>),
     /// Nobody knows how it went, or it has to be looked at again: do it again, in the same row.
     Again(Box<Operation>),
 }
@@ -42,7 +44,9 @@ pub(crate) fn of(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
     if seen.status == "success" && wish.action == Action::Mount {
         return again_if_bound(store, wish, seen);
     }
-    // Refused, failed, or unmounted: the answer stands.
+    if seen.status == "success" {
+        return Ok(Repeat::Recorded(Box::new(seen)));
+    }
     let recorded = seen.response.as_deref().map(|text| Response::parse(text.as_bytes()));
     match recorded {
         Some(Ok(response)) => Ok(answer(response)),

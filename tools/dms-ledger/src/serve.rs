@@ -1,11 +1,11 @@
 //! `plan` and `commit` as line filters: for each line in, one line out, until the end.
 
-use std::io::{BufRead, ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use dms_cli::{Context, Exit, Failure, random_id};
 use dms_wire::{
-    Action, Decision, ErrorCode, Invalid, Line, MAX_LINE, MAX_REQUEST, Request, Response,
-    read_line, write_json, write_line,
+    Action, Decision, ErrorCode, Invalid, Line, Lines, MAX_LINE, MAX_REQUEST, Request, Response,
+    write_json, write_line,
 };
 
 use crate::commit;
@@ -16,11 +16,11 @@ use crate::store::{Store, StoreError};
 pub(crate) fn plan(
     store: &mut dyn Store,
     planner: &Planner,
-    mut input: impl BufRead,
     mut output: impl Write,
 ) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
-    while let Some(line) = read_line(&mut input, MAX_REQUEST).context("unable to read", "stdin")? {
+    let mut lines = Lines::on_stdin(MAX_REQUEST).context("unable to read", "stdin")?;
+    while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let request = match &line {
             Line::TooLong => Err(Response::too_long()),
             Line::Text(text) => Request::parse(text).map_err(|why| Response::invalid(&why)),
@@ -76,13 +76,10 @@ pub(crate) fn refuse_terminal(request: &Request) -> Result<(), Failure> {
 }
 
 /// Response lines with plans in, responses out.
-pub(crate) fn commit(
-    store: &mut dyn Store,
-    mut input: impl BufRead,
-    mut output: impl Write,
-) -> Result<Exit, Failure> {
+pub(crate) fn commit(store: &mut dyn Store, mut output: impl Write) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
-    while let Some(line) = read_line(&mut input, MAX_LINE).context("unable to read", "stdin")? {
+    let mut lines = Lines::on_stdin(MAX_LINE).context("unable to read", "stdin")?;
+    while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let answer = match line {
             Line::TooLong => Response::too_long(),
             Line::Text(line) => commit_one(store, &line),

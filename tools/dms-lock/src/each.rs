@@ -1,7 +1,7 @@
 //! The filter form: for each request line, lock, ask the filter, release.
 
 use std::ffi::OsString;
-use std::io::{BufRead, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use dms_cli::{Context, Exit, Failure};
 use dms_flock::{Lock, Mode, Wait};
 use dms_wire::{
-    Deadline, ErrorCode, Line, MAX_REQUEST, Request, Response, TargetId, read_line, write_line,
+    Deadline, ErrorCode, Line, Lines, MAX_REQUEST, Request, Response, TargetId, write_line,
 };
 
 use crate::filter::{Filter, Lost};
@@ -34,12 +34,12 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(crate) fn serve(
     rules: &Rules<'_>,
     command: &[OsString],
-    mut input: impl BufRead,
     mut output: impl Write,
 ) -> Result<Exit, Failure> {
     let mut filter = Some(Filter::start(rules.locks, command)?);
     let mut errors = false;
-    while let Some(line) = read_line(&mut input, MAX_REQUEST).context("unable to read", "stdin")? {
+    let mut lines = Lines::on_stdin(MAX_REQUEST).context("unable to read", "stdin")?;
+    while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let answer = match line {
             Line::TooLong => error_line(&Response::too_long()),
             Line::Text(line) => match Request::peek(&line) {
@@ -128,7 +128,7 @@ fn report_loss(end: ExitStatus) {
     log::warn!("the filter was lost ({end}); the next request starts it anew");
 }
 
-/// 1 if any answer said error; otherwise what the filter's own end says.
+/// What the filter's own end says; if that is nothing, 1 where any answer said error.
 fn exit(errors: bool, end: Option<ExitStatus>) -> Exit {
     match end.map(|end| (end.code(), end.signal())) {
         Some((Some(code), _)) if code > 1 => Exit::Code(u8::try_from(code).unwrap_or(111)),

@@ -31,7 +31,7 @@ fn run() -> Result<Exit, Failure> {
         }
         Form::Each { names, mode, wait, patience, command } => {
             let rules = each::Rules { locks: &locks, names, mode, wait, patience };
-            each::serve(&rules, &command, std::io::stdin().lock(), std::io::stdout().lock())
+            each::serve(&rules, &command, std::io::stdout().lock())
         }
     }
 }

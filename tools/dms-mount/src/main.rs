@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<Exit, Failure> {
     let cli: Cli = dms_cli::parse()?;
-    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    let stdout = std::io::stdout();
     if let Some(Command::Probe { server, path }) = cli.command {
         return probe::main(&path, server, stdout.lock());
     }
@@ -41,6 +41,6 @@ fn run() -> Result<Exit, Failure> {
     let node = Node::new(Settings::from_env()?)?;
     match cli.command {
         Some(Command::List) => list::list(&node, stdout.lock()),
-        _ => serve::serve(&node, stdin.lock(), stdout.lock()),
+        _ => serve::serve(&node, stdout.lock()),
     }
 }

@@ -68,15 +68,17 @@ fn is_usable(act: &Act<'_>, found: &Mount, record: Option<&Record>) -> Result<bo
         // If it went away meanwhile, it was the bare directory that answered.
         Health::Alive => Ok(read_mounts()?.at(&found.path) == Some(found)),
         Health::Gone => Ok(false),
-        Health::Hung => Err(Failed::new(
-            ErrorCode::Timeout,
-            format!(
-                "timeout: the mount of {} at {} does not answer; it was not touched",
-                act.target,
-                found.path.display()
-            ),
-        )),
+        Health::Hung => Err(hung(act)),
     }
+}
+
+pub(crate) fn hung(act: &Act<'_>) -> Failed {
+    let path = act.place.path().display();
+    let text = format!(
+        "timeout: the mount of {} at {path} does not answer; it was not touched",
+        act.target
+    );
+    Failed::new(ErrorCode::Timeout, text)
 }
 
 /// From now on a job knows of it: it is on record as mounted, also where its record was lost or

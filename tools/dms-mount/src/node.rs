@@ -196,6 +196,7 @@ impl Failed {
     fn after_the_deadline(self) -> Self {
         match self.code {
             ErrorCode::Validation | ErrorCode::Stale => self,
+            _ if self.text.starts_with("timeout") => self,
             code => Failed { code, text: format!("timeout: {}", self.text) },
         }
     }

@@ -1,20 +1,17 @@
 //! The line filter: a request line in, a response line out.
 
-use std::io::{BufRead, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 
 use dms_cli::{Context, Exit, Failure};
-use dms_wire::{Line, MAX_LINE, Request, Response, read_line, write_line};
+use dms_wire::{Line, Lines, MAX_LINE, Request, Response, write_line};
 
 use crate::node::Node;
 
 /// Serves until the end of the input. An error response of an earlier stage goes on untouched.
-pub(crate) fn serve(
-    node: &Node,
-    mut input: impl BufRead,
-    mut output: impl Write,
-) -> Result<Exit, Failure> {
+pub(crate) fn serve(node: &Node, mut output: impl Write) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
-    while let Some(line) = read_line(&mut input, MAX_LINE).context("unable to read", "stdin")? {
+    let mut lines = Lines::on_stdin(MAX_LINE).context("unable to read", "stdin")?;
+    while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let answer = match line {
             Line::TooLong => Response::too_long(),
             Line::Text(line) if Response::is_error_line(&line) => {

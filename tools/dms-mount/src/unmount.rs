@@ -9,7 +9,7 @@ use dms_wire::{ErrorCode, MountPath, Response};
 
 use crate::child::{self, Ended};
 use crate::daemon::{self, Identity};
-use crate::mount::{PATIENCE, foreign};
+use crate::mount::{PATIENCE, foreign, hung};
 use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
 use crate::record::{Record, State};
@@ -58,15 +58,20 @@ fn find_daemon(act: &Act<'_>, record: Option<&Record>) -> Option<Identity> {
     recorded.or_else(|| daemon::find(s3::PROGRAM, act.place.path()))
 }
 
-/// umount(8), with the state on record: should we die, the daemon is known to be flushing.
+/// umount(8), with the state on record: should we die, the daemon is known to be flushing. A
+/// daemon that hangs is left alone, with the data that may be in it.
 fn umount(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
-    note(act, record, State::Unmounting);
     let path = act.place.path();
+    let health = health(act)?;
+    if health == Health::Hung {
+        return Err(hung(act));
+    }
+    note(act, record, State::Unmounting);
     match run_umount(act, &[])? {
         Some(ended) if ended.status.success() => Ok(()),
         // It went away by itself.
         Some(_) if !is_mounted(act)? => Ok(()),
-        Some(_) if is_dead(path) => detach(act, ErrorCode::Unmount),
+        Some(_) if health == Health::Gone => detach(act, ErrorCode::Unmount),
         Some(ended) => {
             note(act, record, State::Mounted);
             let busy = ended.status.code() == Some(UMOUNT_FAILED) && ended.stderr.contains("busy");
@@ -92,10 +97,9 @@ pub(crate) fn detach(act: &Act<'_>, code: ErrorCode) -> Result<(), Failed> {
     Err(Failed::new(code, text))
 }
 
-/// Whether the daemon is gone for certain.
-fn is_dead(path: &Path) -> bool {
-    let health = probe::health(path, Depth::Daemon, PATIENCE);
-    health.is_ok_and(|health| health == Health::Gone)
+fn health(act: &Act<'_>) -> Result<Health, Failed> {
+    probe::health(act.place.path(), Depth::Daemon, PATIENCE.min(act.until.left()))
+        .map_err(|why| Failed::system(ErrorCode::Unmount, "unable to probe the mount", &why))
 }
 
 fn is_mounted(act: &Act<'_>) -> Result<bool, Failed> {

@@ -1,0 +1,94 @@
+#!/bin/sh
+# install-deps.sh: what the build, the checks and the demo need of a Debian or Ubuntu machine.
+#
+# Installs what is missing, and nothing else: where all is there it needs neither root nor the
+# network and is done at once. It starts no daemon. Exit status: 0 all is there, 100 something is
+# missing that it cannot install, otherwise apt-get's.
+set -eu
+
+POLICY=/usr/sbin/policy-rc.d
+
+fatal() {
+    printf 'install-deps: fatal: %s\n' "$*" >&2
+    exit 100
+}
+
+# need PACKAGE WHAT: notes the package if the command or file is not there.
+missing=
+need() {
+    case $2 in
+        /*) [ -e "$2" ] ;;
+        *) command -v "$2" >/dev/null ;;
+    esac || missing="$missing $1"
+}
+
+# dpkg asks this program before it starts a daemon; 101 is no.
+forbid_daemons() {
+    if [ -e "$POLICY" ] || [ -L "$POLICY" ]; then
+        # One that is saved already is the true one: an earlier run was killed.
+        [ -e "$POLICY.saved" ] || mv "$POLICY" "$POLICY.saved"
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+    chmod 755 "$POLICY"
+}
+
+restore_policy() {
+    rm -f "$POLICY"
+    if [ -e "$POLICY.saved" ] || [ -L "$POLICY.saved" ]; then
+        mv "$POLICY.saved" "$POLICY"
+    fi
+}
+
+# Its words go to stderr: stdout belongs to whoever reads results.
+install() {
+    export DEBIAN_FRONTEND=noninteractive
+    # Two runs at once would save each other's policy.
+    exec 9>/run/dms-install-deps.lock
+    flock 9
+    trap restore_policy EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    forbid_daemons
+    apt-get -q update >&2
+    apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@" >&2
+    restore_policy
+    trap - EXIT INT TERM HUP
+    exec 9>&-
+}
+
+fuse_is_usable() {
+    (: <>/dev/fuse) 2>/dev/null
+}
+
+need gcc cc # it links, and compiles the SQLite that is built in
+need libc6-dev /usr/include/stdio.h
+need make make
+need s3fs s3fs
+need fuse3 fusermount3
+need mount umount
+need util-linux setsid
+need mandoc mandoc
+need shellcheck shellcheck
+
+if [ -n "$missing" ]; then
+    [ "$(id -u)" -eq 0 ] || fatal "missing, and only root can install them:$missing"
+    command -v apt-get >/dev/null || fatal "missing, and there is no apt-get to install them:$missing"
+    # shellcheck disable=SC2086 # one word a package
+    install $missing
+fi
+
+if [ "$(id -u)" -eq 0 ] && ! fuse_is_usable; then
+    grep -qw fuse /proc/filesystems || modprobe fuse 2>/dev/null || true
+    [ -e /dev/fuse ] || mknod -m 666 /dev/fuse c 10 229 || true
+    fuse_is_usable || fatal "unable to open /dev/fuse: the kernel has no FUSE, or this is a container" \
+        "without it (--device /dev/fuse --cap-add SYS_ADMIN)"
+fi
+[ -c /dev/fuse ] || fatal "there is no /dev/fuse, and only root can make it"
+
+# rustup's place, for shells that have not read its profile.
+PATH=$PATH:${HOME:-/root}/.cargo/bin
+for program in cargo cargo-fmt cargo-clippy; do
+    command -v "$program" >/dev/null \
+        || fatal "missing: $program; for Rust with rustfmt and clippy see" \
+            "https://www.rust-lang.org/tools/install"
+done

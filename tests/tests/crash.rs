@@ -1,0 +1,137 @@
+//! kill -9 of any stage at any moment: the next command repairs it, and the count is right.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use dms_tests::{Lab, Process, eventually};
+use nix::sys::signal::Signal;
+
+const ROUNDS: u32 = 200;
+
+/// A small generator of its own: the same rounds in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// What a process of the pipeline is; `None` for one that is not a stage.
+fn stage(process: &Process) -> Option<&'static str> {
+    let mut words = process.command.split(' ');
+    let program = words.next()?.rsplit('/').next()?;
+    match (program, words.next()) {
+        ("dms-lock", _) => Some("lock"),
+        ("sh", Some("-c")) => Some("sh"),
+        ("dms-ledger", Some("plan")) => Some("plan"),
+        ("dms-ledger", Some("commit")) => Some("commit"),
+        ("dms-mount", None) => Some("mount"),
+        _ => None,
+    }
+}
+
+/// Starts one request and kills one of its stages after a while. Which one, if it was there.
+fn crash(
+    lab: &Lab,
+    action: &str,
+    job: i32,
+    victim: &'static str,
+    after: Duration,
+) -> Option<&'static str> {
+    let mut pipeline = lab.pipeline_command();
+    let mut child = pipeline
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it is there");
+    let request = format!("{}\n", lab.request(action, job, "t1"));
+    let mut stdin = child.stdin.take().expect("piped");
+    let _ = stdin.write_all(request.as_bytes());
+    let end = Instant::now() + after;
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+    let found = lab.processes().into_iter().find(|process| stage(process) == Some(victim));
+    let hit = found.is_some_and(|process| process.signal(Signal::SIGKILL));
+    drop(stdin);
+    child.wait().expect("it is ours");
+    hit.then_some(victim)
+}
+
+#[test]
+fn two_hundred_kills_of_any_stage_are_repaired_by_the_next_command() {
+    let lab = Lab::new();
+    let mut dice = Dice(42);
+    let mut hits: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut unknown = 0;
+    // Job 1 stays throughout half of the rounds, so that unmounts of job 2 are of both kinds.
+    for round in 0..ROUNDS {
+        if round % 50 == 0 {
+            lab.mount(1, "t1");
+        } else if round % 50 == 25 {
+            lab.unmount(1, "t1");
+        }
+        let job_1 = round % 50 < 25;
+        let action = if round % 2 == 0 { "mount" } else { "unmount" };
+        let victim = ["plan", "mount", "commit", "lock", "sh"][dice.below(5) as usize];
+        let after = Duration::from_micros(dice.below(40_000));
+        if let Some(hit) = crash(&lab, action, 2, victim, after) {
+            *hits.entry(hit).or_default() += 1;
+        }
+
+        // The next command, by the same job: the same wish again.
+        let answer = lab.send(&lab.request(action, 2, "t1"));
+        let left_already = action == "unmount" && answer["error_code"] == "no_active_mount";
+        if left_already {
+            unknown += 1;
+        }
+        assert!(answer["status"] == "success" || left_already, "round {round} {victim}: {answer}");
+
+        let mut wanted = Vec::new();
+        wanted.extend(job_1.then_some(1));
+        wanted.extend((action == "mount").then_some(2));
+        assert_eq!(lab.users("t1"), wanted, "round {round}, {action}, {victim} killed");
+        let physically = !wanted.is_empty();
+        assert_eq!(lab.mounted("t1").is_some(), physically, "round {round}, {action}, {victim}");
+        assert!(lab.daemons("t1").len() <= 1, "round {round}: {:?}", lab.daemons("t1"));
+        if physically {
+            let file = lab.mount_point("t1").join("witness");
+            std::fs::write(&file, round.to_string()).expect("a job that was told yes can write");
+            let object = std::fs::read_to_string(lab.object("witness")).expect("in the bucket");
+            assert_eq!(object, round.to_string(), "written beside the mount");
+        }
+    }
+    let total: u32 = hits.values().sum();
+    assert!(hits.len() == 5 && total >= ROUNDS / 4, "too few kills hit anything: {hits:?}");
+    eprintln_summary(&hits, unknown);
+
+    lab.mount(3, "t1");
+    lab.unmount(3, "t1");
+    lab.assert_gone("t1");
+    eventually("every process ended", || {
+        lab.processes().iter().all(|process| {
+            process.command.contains("dms-test-s3")
+                || process.pid == std::process::id().cast_signed()
+        })
+    });
+    let pending = lab
+        .history("t1")
+        .iter()
+        .filter(|op| op["status"] == "pending" || op["status"] == "unsettled")
+        .count();
+    assert_eq!(pending, 0, "an operation was never settled");
+    let left = std::fs::read_dir(lab.path("lock/life")).expect("it was made").count();
+    assert!(left <= 40, "{left} life locks of dead runs lie about");
+}
+
+/// What was hit, for whoever reads the test's output.
+fn eprintln_summary(hits: &BTreeMap<&str, u32>, unknown: u32) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "kills that hit: {hits:?}; unmounts that had been done: {unknown}");
+}

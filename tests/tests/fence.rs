@@ -1,0 +1,180 @@
+//! An operation that was overtaken never acts, and is never told yes.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Stdio};
+
+use dms_tests::{Lab, NODE, Process, eventually};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+/// A plan whose owner has ended by the time this returns: the run under dms-lock was its only
+/// process.
+fn plan(lab: &Lab, action: &str, job: i32) -> String {
+    let secret = lab.secret("good", |_| ());
+    let mount = if action == "mount" {
+        format!("--target-type s3 --secret-ref {secret}")
+    } else {
+        String::new()
+    };
+    let run = lab.shell(&format!(
+        "dms-lock -- dms-ledger {action} --job-id {job} --target-id t1 --host {NODE} {mount}"
+    ));
+    run.expect(0).stdout.clone()
+}
+
+/// A dms-mount that is stopped before it reads its first line.
+fn stopped_mount(lab: &Lab) -> (Child, Process) {
+    let mut command = lab.command("dms-mount", &[]);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it was built");
+    let process = Process { pid: child.id().cast_signed(), command: String::new() };
+    process.signal(Signal::SIGSTOP);
+    let stat = format!("/proc/{}/stat", process.pid);
+    eventually("dms-mount is stopped", || {
+        fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
+    });
+    (child, process)
+}
+
+fn answer(mut child: Child) -> Value {
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("it answers");
+    child.wait().expect("it is ours");
+    serde_json::from_str(&line).unwrap_or_else(|why| panic!("{why}: {line}"))
+}
+
+#[test]
+fn an_unmount_that_was_overtaken_is_stale_and_the_next_jobs_mount_stands() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    let (mut late, process) = stopped_mount(&lab);
+    let planned = plan(&lab, "unmount", 1);
+    late.stdin.take().expect("piped").write_all(planned.as_bytes()).expect("it fits in the pipe");
+
+    // The next job takes the unmount over, and is told that it has its mount.
+    lab.mount(2, "t1");
+    assert_eq!(lab.users("t1"), [2]);
+    process.signal(Signal::SIGCONT);
+    let acted = answer(late);
+    assert_eq!(acted["error_code"], "stale", "{acted}");
+
+    fs::write(lab.mount_point("t1").join("x"), "mine").expect("the mount stands");
+    assert!(lab.object("x").exists());
+    let recorded = lab.feed("dms-ledger", &["commit"], &format!("{acted}\n")).expect(1).line();
+    assert_eq!(recorded["error_code"], "stale", "{recorded}");
+    assert_eq!(lab.users("t1"), [2]);
+    lab.unmount(2, "t1");
+    lab.assert_gone("t1");
+}
+
+#[test]
+fn a_mount_that_was_overtaken_mounts_nothing_and_binds_nobody() {
+    let lab = Lab::new();
+    let (mut late, process) = stopped_mount(&lab);
+    let planned = plan(&lab, "mount", 1);
+    late.stdin.take().expect("piped").write_all(planned.as_bytes()).expect("it fits in the pipe");
+    lab.mount(2, "t1");
+    lab.unmount(2, "t1");
+    process.signal(Signal::SIGCONT);
+    let acted = answer(late);
+    assert_eq!(acted["error_code"], "stale", "{acted}");
+    lab.feed("dms-ledger", &["commit"], &format!("{acted}\n")).expect(1);
+    assert_eq!(lab.users("t1"), [0; 0]);
+    lab.assert_gone("t1");
+}
+
+#[test]
+fn a_mount_that_succeeded_after_it_was_taken_over_is_not_told_yes() {
+    let lab = Lab::new();
+    let planned = plan(&lab, "mount", 1);
+    // Its act is in time, but its record comes too late: some command has settled it meanwhile.
+    let acted = lab.feed("dms-mount", &[], &planned).expect(0).stdout.clone();
+    assert_eq!(lab.users("t1"), [0; 0]);
+    let recorded = lab.feed("dms-ledger", &["commit"], &acted).expect(1).line();
+    assert_eq!(recorded["error_code"], "stale", "{recorded}");
+    assert_eq!(lab.users("t1"), [0; 0]);
+    // The job that was told no may ask again to leave; then the mount goes.
+    lab.unmount(1, "t1");
+    lab.assert_gone("t1");
+}
+
+#[test]
+fn an_outcome_is_recorded_once_and_a_repeated_commit_changes_nothing() {
+    let lab = Lab::new();
+    let secret = lab.secret("good", |_| ());
+    let acted = lab.shell(&format!(
+        "dms-ledger mount --job-id 1 --target-id t1 --host {NODE} --target-type s3 \
+         --secret-ref {secret} | dms-mount"
+    ));
+    for _ in 0..3 {
+        let recorded = lab.feed("dms-ledger", &["commit"], &acted.stdout).expect(0).line();
+        assert_eq!(recorded["status"], "success", "{recorded}");
+    }
+    assert_eq!(lab.users("t1"), [1]);
+    lab.unmount(1, "t1");
+    // The old outcome cannot bring the binding back, and nobody is told that it has.
+    let late = lab.feed("dms-ledger", &["commit"], &acted.stdout).expect(1).line();
+    assert_eq!(late["error_code"], "stale", "{late}");
+    assert_eq!(lab.users("t1"), [0; 0]);
+}
+
+#[test]
+fn an_unknown_outcome_frees_the_target_and_is_settled_by_the_next_act() {
+    let lab = Lab::new();
+    let planned: Value = serde_json::from_str(&plan_alive(&lab)).expect("a request");
+    let unknown = json!({"status": "error", "error_msg": "timeout", "success_msg": null,
+        "error_code": "timeout", "plan": planned["plan"]});
+    let recorded = lab.feed("dms-ledger", &["commit"], &unknown.to_string()).expect(1).line();
+    assert_eq!(recorded["error_code"], "timeout");
+    assert_eq!(lab.history("t1")[0]["status"], "unsettled");
+    lab.mount(2, "t1");
+    let statuses: Vec<_> = lab.history("t1").iter().map(|op| op["status"].clone()).collect();
+    assert_eq!(statuses, [json!("success"), json!("error")]);
+    assert_eq!(lab.users("t1"), [2]);
+}
+
+/// A plan without a life lock: only its lease says when it is over.
+fn plan_alive(lab: &Lab) -> String {
+    let secret = lab.secret("good", |_| ());
+    let run = lab.shell(&format!(
+        "dms-ledger mount --job-id 1 --target-id t1 --host {NODE} --target-type s3 \
+         --secret-ref {secret}"
+    ));
+    run.expect(0).stdout.clone()
+}
+
+#[test]
+fn a_pending_operation_is_waited_for_no_longer_than_allowed() {
+    let lab = Lab::new();
+    plan_alive(&lab);
+    let mut command = lab.pipeline_command();
+    let request = format!("{}\n", lab.request("mount", 2, "t1"));
+    let refused = dms_tests::run(command.env("DMS_REQUEST_TIMEOUT", "0.5"), request.as_bytes());
+    let answer = refused.expect(1).line();
+    assert_eq!(answer["error_code"], "lock_timeout", "{answer}");
+    assert!(answer["error_msg"].as_str().is_some_and(|msg| msg.contains("of job 1")), "{answer}");
+    lab.assert_gone("t1");
+}
+
+#[test]
+fn a_lease_that_has_run_out_is_taken_over() {
+    let lab = Lab::new();
+    // A bound of nearly nothing: the lease is the minute around it; make it an old one.
+    plan_alive(&lab);
+    let now = "strftime('%s', 'now') * 1000 - 1";
+    let sql = format!("UPDATE backup_target_mount_operations SET lease_until = {now}");
+    lab.shell(&format!("sqlite3 state/ledger.db \"{sql}\"")).expect(0);
+    lab.mount(2, "t1");
+    assert_eq!(lab.users("t1"), [2]);
+}
+
+#[test]
+fn an_operation_of_an_earlier_boot_is_taken_over_at_once() {
+    let lab = Lab::new();
+    plan_alive(&lab);
+    let sql = "UPDATE backup_target_mount_operations SET owner_boot = 'an earlier one'";
+    lab.shell(&format!("sqlite3 state/ledger.db \"{sql}\"")).expect(0);
+    lab.mount(2, "t1");
+    assert_eq!(lab.users("t1"), [2]);
+}
