@@ -39,8 +39,10 @@ lint: ## Format, clippy, and shellcheck of every shell script
 		'FNR == 1 && /^#! *[^ ]*[\/ ](ba|da)?sh( |$$)/ { print FILENAME } { nextfile }' {} + \
 		| xargs -d '\n' shellcheck
 
-docs: ## The API documentation builds, and the man pages keep their promises
+docs: ## The API documentation builds, and the pages say what the tools do
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --workspace --locked
+# The pages are held against the binaries.
+	cargo build --workspace --locked
 	tests/check-docs.sh
 
 test-unit: ## The unit tests

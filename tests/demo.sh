@@ -18,6 +18,10 @@ for program in dms-lock dms-ledger dms-mount dms-pipeline dms-test-s3 s3fs setsi
     command -v "$program" >/dev/null || fatal "$program is not on PATH: try 'make demo'"
 done
 
+say() {
+    printf '\n%s\n' "$*"
+}
+
 # Jobs that may have the target; whoever is in here has to leave at the end.
 jobs=
 dir=
@@ -43,7 +47,7 @@ leave() {
 
 clean_up() {
     status=$?
-    trap '' INT TERM HUP PIPE
+    trap '' INT QUIT TERM HUP PIPE
     trap - EXIT
     set +e
     [ -n "$dir" ] || exit "$status"
@@ -58,20 +62,19 @@ clean_up() {
         exit 1
     fi
     rm -rf --one-file-system "$dir" || exit 1
-    [ "$status" -ne 0 ] || printf '\nThe server is stopped, %s is removed: nothing is left behind.\n' "$dir"
+    if [ "$status" -eq 0 ]; then
+        say "The server is stopped, $dir is removed: nothing is left behind."
+    fi
     exit "$status"
 }
 
 trap clean_up EXIT
 trap 'exit 130' INT
+trap 'exit 131' QUIT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 # `make demo | head`
 trap 'exit 141' PIPE
-
-say() {
-    printf '\n%s\n' "$*"
-}
 
 # Shows a command, runs it and shows its output, responses broken into lines that fit a terminal.
 # It runs in a session of its own, so that Ctrl-C cuts no step in half: it is heard after it.
@@ -117,7 +120,8 @@ setsid dms-test-s3 --root s3 --access-key demo --secret-key-file secret/server >
 read -r line <ready || fatal "unable to start dms-test-s3"
 url=http://${line#listening on }
 cat >secret/t1.json <<END
-{"access_key":"demo","secret_key":"not-so-secret","bucket":"backups","endpoint_url":"$url","region":"us-east-1"}
+{"access_key": "demo", "secret_key": "not-so-secret",
+ "bucket": "backups", "endpoint_url": "$url", "region": "us-east-1"}
 END
 
 echo "Two jobs on node n1 share the backup target t1, a bucket on an S3 server."

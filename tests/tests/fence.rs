@@ -178,3 +178,33 @@ fn an_operation_of_an_earlier_boot_is_taken_over_at_once() {
     lab.mount(2, "t1");
     assert_eq!(lab.users("t1"), [2]);
 }
+
+#[test]
+fn an_outcome_that_was_lost_on_its_way_does_not_keep_the_target() {
+    let lab = Lab::new();
+    // An act stage that forgets the plan once: commit cannot record, and the operation stays
+    // pending, although its run lives on.
+    let answer = r#"{"status":"success","error_msg":null,"success_msg":"done"}"#;
+    let script = format!(
+        "dms-ledger plan | {{ read -r line; echo '{answer}'; dms-mount; }} | dms-ledger commit"
+    );
+    let input = format!("{}\n{}\n", lab.request("mount", 1, "t1"), lab.request("mount", 2, "t1"));
+    let mut command = lab.command("dms-lock", &["--each", "--", "sh", "-c", &script]);
+    let run = dms_tests::run(command.env("DMS_REQUEST_TIMEOUT", "10"), input.as_bytes());
+    let answers = run.expect(1).lines();
+    assert_eq!(answers[0]["error_code"], "internal", "{run}");
+    assert_eq!(answers[1]["status"], "success", "{run}");
+    assert_eq!(lab.users("t1"), [2]);
+}
+
+#[test]
+fn a_slow_commit_behind_a_typed_unmount_still_records_it() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    let run = lab.shell(&format!(
+        "dms-lock -- dms-ledger unmount --job-id 1 --target-id t1 --host {NODE} \
+         | dms-mount >answer; dms-ledger commit <answer"
+    ));
+    assert_eq!(run.expect(0).line()["unmounted"], true);
+    assert_eq!(lab.history("t1")[0]["status"], "success");
+}

@@ -1,24 +1,27 @@
 //! dms-ledger: what it prints, what it refuses, and what it does with the same request twice.
 
 use std::fs;
-use std::thread;
+use std::process::Stdio;
 
 use dms_tests::{Lab, NODE, run};
 use serde_json::{Value, json};
 
 #[test]
 fn a_new_ledger_can_be_opened_by_many_at_once() {
-    for _ in 0..10 {
-        let lab = Lab::new();
-        thread::scope(|scope| {
-            for number in 0..8 {
-                let args = if number % 2 == 0 { &["init"][..] } else { &["list", "--json"] };
-                let lab = &lab;
-                scope.spawn(move || {
-                    assert!(lab.feed("dms-ledger", args, "").expect(0).stdout.is_empty());
-                });
-            }
-        });
+    let lab = Lab::new();
+    for _ in 0..100 {
+        let start = |number: usize| {
+            let args = if number.is_multiple_of(2) { &["init"][..] } else { &["list", "--json"] };
+            lab.command("dms-ledger", args).stderr(Stdio::piped()).spawn().expect("it was built")
+        };
+        // All started before the first is waited for.
+        let started: Vec<_> = (0..6).map(start).collect();
+        for child in started {
+            let output = child.wait_with_output().expect("it is ours");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && output.stdout.is_empty(), "{said}");
+        }
+        fs::remove_dir_all(lab.path("state")).expect("it was made");
     }
 }
 
@@ -172,7 +175,8 @@ fn a_request_is_built_from_the_flags_that_users_know() {
         ),
         (&["request", "mount", "--target-id", "t"], "--job-id"),
         (&["nonsense"], "nonsense"),
-        (&[], "usage"),
+        (&[], "a command is missing"),
+        (&["history", "--status", "nonsense"], "unsettled"),
     ] {
         let refused = lab.feed("dms-ledger", args, "");
         refused.expect(100);

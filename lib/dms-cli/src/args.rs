@@ -21,6 +21,9 @@ pub fn parse<T: clap::Parser>() -> Result<T, Failure> {
         let written = std::io::stdout().lock().write_all(text.as_bytes());
         std::process::exit(if written.is_ok() { 0 } else { Exit::Temporary.code().into() });
     }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Err(refuse("a command is missing (see --help)"));
+    }
     Err(refuse(&one_line(&error.render().to_string())))
 }
 
@@ -29,19 +32,19 @@ pub fn refuse(text: &str) -> Failure {
     Failure::permanent(text)
 }
 
-/// clap's message without its decoration: the error, and the usage.
+/// clap's message without its decoration: what is wrong, and where to look.
 fn one_line(text: &str) -> String {
     let text = text.trim_start_matches("error: ");
-    let text = text.split("\n\nFor more information").next().unwrap_or(text);
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace(" Usage: ", "; usage: ")
+    let first = text.split("\n\n").next().unwrap_or(text);
+    format!("{} (see --help)", first.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn a_usage_error_is_one_line() {
-        let text = "error: unexpected argument '-q' found\n\nUsage: x [OPTIONS]\n\nFor more \
-                    information, try '--help'.\n";
-        assert_eq!(super::one_line(text), "unexpected argument '-q' found; usage: x [OPTIONS]");
+        let text = "error: unexpected argument '-q' found\n\n  tip: x\n\nUsage: x [OPTIONS]\n\n\
+                    For more information, try '--help'.\n";
+        assert_eq!(super::one_line(text), "unexpected argument '-q' found (see --help)");
     }
 }

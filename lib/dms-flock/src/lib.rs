@@ -9,5 +9,5 @@ pub mod life;
 mod lock;
 mod sys;
 
-pub use lock::{Lock, Mode, Wait, make_dir};
+pub use lock::{Lock, Mode, Passed, Wait, make_dir};
 pub use sys::keep_from_children;

@@ -7,10 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{Lock, Mode, Wait, make_dir};
+use crate::{Lock, Mode, Passed, Wait, make_dir};
 
 /// The environment variable that tells a run's processes the path of its life lock.
 pub const VARIABLE: &str = "DMS_LIFE_LOCK";
+
+/// The environment variable that tells a run's processes that it has one request at a time: when
+/// it is given the next one, the one before is over, recorded or not.
+pub const ONE_AT_A_TIME: &str = "DMS_ONE_AT_A_TIME";
 
 /// How many files of dead runs may lie about before a new run sweeps them away.
 const SWEEP_ABOVE: usize = 32;
@@ -44,11 +48,11 @@ impl Life {
         &self.path
     }
 
-    /// Lets the children that are started from now on belong to the run.
+    /// Lets the children that are started while the result lives belong to the run.
     ///
     /// # Errors
     /// That of fcntl(2).
-    pub fn pass_on(&self) -> io::Result<()> {
+    pub fn pass_on(&self) -> io::Result<Passed> {
         self.lock.pass_on()
     }
 }

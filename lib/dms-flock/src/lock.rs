@@ -2,11 +2,12 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::sys::Alarm;
 
@@ -60,24 +61,31 @@ impl Lock {
         }
     }
 
-    /// Lets every child that is started from now on inherit the lock, also across exec: it is
-    /// held until the last of them has ended.
+    /// Lets every child that is started while the result lives inherit the lock, also across
+    /// exec: it is held until the last of them has ended.
     ///
     /// # Errors
     /// That of fcntl(2).
-    pub fn pass_on(&self) -> io::Result<()> {
-        fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        Ok(())
+    pub fn pass_on(&self) -> io::Result<Passed> {
+        let copy = fcntl(&self.file, FcntlArg::F_DUPFD(INHERITED))?;
+        Ok(Passed { copy })
     }
+}
 
-    /// Keeps it from the children that are started from now on; as it is before
-    /// [`Lock::pass_on`].
-    ///
-    /// # Errors
-    /// That of fcntl(2).
-    pub fn keep(&self) -> io::Result<()> {
-        fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-        Ok(())
+/// The lowest number of a descriptor that a child inherits. Shell scripts use the single digits
+/// for themselves (`exec 3<file`), and would close the lock without knowing.
+const INHERITED: RawFd = 100;
+
+/// A lock's descriptor that children inherit.
+#[derive(Debug)]
+pub struct Passed {
+    copy: RawFd,
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        // Ours alone since it was made; the lock stays with the lock's own descriptor.
+        let _ = nix::unistd::close(self.copy);
     }
 }
 

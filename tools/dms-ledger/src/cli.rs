@@ -99,8 +99,8 @@ pub(crate) struct HistoryArgs {
     /// Only on this node
     #[arg(long, value_name = "NODE")]
     host: Option<String>,
-    /// Only with this status: pending, success, error or unsettled
-    #[arg(long, value_name = "STATUS")]
+    /// Only with this status
+    #[arg(long, value_name = "STATUS", value_parser = ["pending", "success", "error", "unsettled"])]
     status: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -111,6 +111,10 @@ pub(crate) struct HistoryArgs {
 }
 
 impl StatusArgs {
+    pub(crate) fn not_found(&self) -> String {
+        format!("no record of job {} and target {}", self.job_id, self.target_id)
+    }
+
     pub(crate) fn filter(&self) -> bindings::Filter {
         bindings::Filter {
             job: Some(self.job_id),

@@ -56,6 +56,7 @@ impl Operation {
                 host: row.text(17).unwrap_or_default(),
                 boot: row.text(18).unwrap_or_default(),
                 life: row.text(19),
+                one_at_a_time: false,
             },
         }
     }

@@ -49,38 +49,40 @@ fn run() -> Result<Exit, Failure> {
         }
         Command::Mount(args) => request_and_plan(&args, Action::Mount, &settings),
         Command::Unmount(args) => request_and_plan(&args, Action::Unmount, &settings),
-        Command::Init => Ledger::open(&settings).map(|_| Exit::Done),
+        Command::Init => Ledger::open_settled(&settings).map(|_| Exit::Done),
         Command::Plan => {
-            let mut ledger = Ledger::open(&settings)?;
+            let mut ledger = Ledger::open_settled(&settings)?;
             let planner = ledger.planner(&settings);
             serve::plan(&mut *ledger.store, &planner, stdout.lock())
         }
         Command::Commit => {
+            // It settles nothing: the outcome that it is about to record is of a run that may have
+            // ended just now (`dms-lock -- dms-ledger unmount ... | dms-mount | dms-ledger commit`).
             let mut ledger = Ledger::open(&settings)?;
             serve::commit(&mut *ledger.store, stdout.lock())
         }
         Command::Status(args) => {
-            let mut ledger = Ledger::open(&settings)?;
+            let mut ledger = Ledger::open_settled(&settings)?;
             let found = view::status(&mut *ledger.store, &args.filter());
             match found.context("unable to read", "the ledger")? {
                 Some(table) => print(&table, args.json, &mut stdout),
-                None => Err(Failure::new(Exit::No, "no record: No mount record found")),
+                None => Err(Failure::new(Exit::No, args.not_found())),
             }
         }
         Command::List(args) => {
-            let mut ledger = Ledger::open(&settings)?;
+            let mut ledger = Ledger::open_settled(&settings)?;
             let table = view::list(&mut *ledger.store, &args.filter());
             print(&table.context("unable to read", "the ledger")?, args.json, &mut stdout)
         }
         Command::History(args) => {
-            let mut ledger = Ledger::open(&settings)?;
+            let mut ledger = Ledger::open_settled(&settings)?;
             let table = view::history(&mut *ledger.store, &args.filter());
             print(&table.context("unable to read", "the ledger")?, args.json, &mut stdout)
         }
     }
 }
 
-/// The open ledger, with the operations of ended runs settled.
+/// The open ledger.
 struct Ledger {
     store: Box<dyn Store>,
     id: String,
@@ -100,9 +102,15 @@ impl Ledger {
         let mut store = sqlite::Sqlite::open(&path).context(what, path.display())?;
         let new_id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
         let id = schema::open(&mut store, &new_id).context(what, path.display())?;
-        let owner = Owner::ourselves()?;
-        takeover::settle_ended(&mut store, &owner).context("unable to settle", path.display())?;
-        Ok(Ledger { store: Box::new(store), id, owner })
+        Ok(Ledger { store: Box::new(store), id, owner: Owner::ourselves()? })
+    }
+
+    /// The ledger, with the operations of ended runs settled.
+    fn open_settled(settings: &Settings) -> Result<Self, Failure> {
+        let mut ledger = Ledger::open(settings)?;
+        takeover::settle_ended(&mut *ledger.store, &ledger.owner)
+            .context("unable to settle", "the ledger")?;
+        Ok(ledger)
     }
 
     fn planner(&self, settings: &Settings) -> Planner {
@@ -134,7 +142,7 @@ fn request_and_plan(
 ) -> Result<Exit, Failure> {
     let (_, request) = args.compose(action, settings, token())?;
     serve::refuse_terminal(&request)?;
-    let mut ledger = Ledger::open(settings)?;
+    let mut ledger = Ledger::open_settled(settings)?;
     let planner = ledger.planner(settings);
     let mut stdout = std::io::stdout().lock();
     let (written, exit) = match serve::plan_one(&mut *ledger.store, &planner, &request) {

@@ -12,6 +12,8 @@ pub(crate) struct Owner {
     pub(crate) boot: String,
     /// `None` where no dms-lock started us: then only the lease says when we are gone.
     pub(crate) life: Option<String>,
+    /// Whether this run has one request at a time.
+    pub(crate) one_at_a_time: bool,
 }
 
 impl Owner {
@@ -19,15 +21,20 @@ impl Owner {
     pub(crate) fn ourselves() -> Result<Self, Failure> {
         let boot = boot_id().context("unable to read", "/proc/sys/kernel/random/boot_id")?;
         let life = std::env::var(life::VARIABLE).ok().filter(|path| Path::new(path).is_absolute());
-        Ok(Owner { host: node_name(), boot, life })
+        let one_at_a_time = std::env::var_os(life::ONE_AT_A_TIME).is_some();
+        Ok(Owner { host: node_name(), boot, life, one_at_a_time })
     }
 
-    /// Whether `other` can be known, by us and without a clock, to have ended.
+    /// Whether `other` can be known, by us and without a clock, to have ended: its host was booted
+    /// again, its run is over, or its run is ours and has gone on to the next request.
     pub(crate) fn knows_ended(&self, other: &Owner) -> bool {
         if other.host != self.host {
             return false;
         }
         if other.boot != self.boot {
+            return true;
+        }
+        if self.one_at_a_time && self.life.is_some() && other.life == self.life {
             return true;
         }
         match &other.life {
@@ -44,9 +51,14 @@ impl Owner {
 mod tests {
     use super::*;
 
+    fn owner(boot: &str, life: Option<&str>) -> Owner {
+        let life = life.map(str::to_owned);
+        Owner { host: "a".into(), boot: boot.into(), life, one_at_a_time: false }
+    }
+
     #[test]
     fn an_owner_of_an_earlier_boot_has_ended_and_one_on_another_host_is_not_known() {
-        let me = Owner { host: "a".into(), boot: "2".into(), life: None };
+        let me = owner("2", None);
         let before = Owner { boot: "1".into(), ..me.clone() };
         let elsewhere = Owner { host: "b".into(), ..before.clone() };
         assert!(me.knows_ended(&before));
@@ -56,8 +68,20 @@ mod tests {
 
     #[test]
     fn a_life_lock_that_is_gone_belongs_to_nobody_alive() {
-        let me = Owner { host: "a".into(), boot: "1".into(), life: None };
+        let me = owner("1", None);
         let gone = Owner { life: Some("/nonexistent/life/x".into()), ..me.clone() };
         assert!(me.knows_ended(&gone));
+    }
+
+    #[test]
+    fn a_run_that_has_one_request_at_a_time_has_ended_its_last_one() {
+        let path = std::env::temp_dir().join(format!("dms-owner-{}", std::process::id()));
+        let held = dms_flock::Lock::take(&path, dms_flock::Mode::Exclusive, dms_flock::Wait::No);
+        let held = held.expect("a temporary file").expect("nobody else locks it");
+        let me = owner("1", path.to_str());
+        assert!(!me.knows_ended(&me));
+        let serial = Owner { one_at_a_time: true, ..me };
+        assert!(serial.knows_ended(&serial));
+        drop(held);
     }
 }

@@ -89,10 +89,25 @@ impl Planner {
             return Ok(refuse(ErrorCode::Timeout, "timeout: the request's deadline has passed"));
         }
         match self.reserve(store, wish, end)? {
-            Reserved::Ours => transaction(store, |store, now| self.decide(store, wish, now)),
+            Reserved::Ours => self.decide_or_close(store, wish),
             Reserved::Answered(answer) => Ok(Planned::Answer(answer)),
             Reserved::Recorded(seen) => Ok(Planned::Plan(self.recorded(wish, &seen))),
         }
+    }
+
+    /// Decides; if that fails, nothing has been acted on, and the target is free again.
+    fn decide_or_close(&self, store: &mut dyn Store, wish: &Wish<'_>) -> Result<Planned> {
+        let planned = transaction(store, |store, now| self.decide(store, wish, now));
+        if let Err(why) = &planned {
+            let answer = Response::error(ErrorCode::Database, format!("not planned: {why}"));
+            let closed = transaction(store, |store, now| {
+                journal::close(store, wish.id.as_str(), None, &answer, now)
+            });
+            if let Err(why) = closed {
+                log::warn!("operation {} stays pending: {why}", wish.id);
+            }
+        }
+        planned
     }
 
     /// An unmount that was carried out before: nothing to do, and `commit` finds the answer.

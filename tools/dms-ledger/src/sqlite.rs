@@ -9,7 +9,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, ToSql, params_from_iter};
 
 use crate::schema;
-use crate::store::{Now, Result, Row, Store, StoreError, Value};
+use crate::store::{Now, Result, Row, Store, StoreError, Value, insist};
 
 /// A ledger in a file.
 pub(crate) struct Sqlite {
@@ -30,9 +30,10 @@ impl Sqlite {
         }
         let connection = Connection::open(path).map_err(error)?;
         connection.busy_timeout(Duration::from_secs(10)).map_err(error)?;
-        // WAL: readers and a writer beside each other. FULL: what was committed survives a power
-        // cut, which is what a ledger is for.
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(error)?;
+        // WAL: readers and a writer beside each other. Two who make a new file at once are told
+        // "locked" here without the time-out of above.
+        insist(|| connection.pragma_update(None, "journal_mode", "WAL").map_err(error))?;
+        // FULL: what was committed survives a power cut, which is what a ledger is for.
         connection.pragma_update(None, "synchronous", "FULL").map_err(error)?;
         // The last one to close would write the whole log back: not on every command's way out.
         let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;

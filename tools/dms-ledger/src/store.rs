@@ -127,9 +127,14 @@ pub(crate) fn transaction<T>(
     store: &mut dyn Store,
     mut work: impl FnMut(&mut dyn Store, &Now) -> Result<T>,
 ) -> Result<T> {
+    insist(|| attempt(store, &mut work))
+}
+
+/// Does it again while others are in the way.
+pub(crate) fn insist<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
     let end = Instant::now() + RETRY;
     loop {
-        match attempt(store, &mut work) {
+        match work() {
             Err(StoreError::Busy(why)) if Instant::now() < end => {
                 log::debug!("the ledger is busy ({why}): trying again");
                 pause(Duration::from_millis(20));

@@ -45,20 +45,7 @@ pub(crate) fn serve(
             Line::Text(line) => match Request::peek(&line) {
                 Err(why) => error_line(&Response::invalid(&why)),
                 Ok((target, deadline)) => {
-                    let mut running = match filter.take() {
-                        Some(running) => running,
-                        None => Filter::start(rules.locks, command)?,
-                    };
-                    match answer(rules, &mut running, &line, &target, deadline)? {
-                        Ok(answer) => {
-                            filter = Some(running);
-                            answer
-                        }
-                        Err(response) => {
-                            report_loss(running.kill()?);
-                            error_line(&response)
-                        }
-                    }
+                    answer(rules, &mut filter, command, &line, &target, deadline)?
                 }
             },
         };
@@ -72,30 +59,49 @@ pub(crate) fn serve(
     Ok(exit(errors, end))
 }
 
-/// One line under its locks. `Err`: the filter was lost, and this is the answer.
+/// One line under its locks. A filter that is lost is ended before they are released.
 fn answer(
     rules: &Rules<'_>,
-    filter: &mut Filter,
+    filter: &mut Option<Filter>,
+    command: &[OsString],
     line: &[u8],
     target: &TargetId,
     deadline: Option<Deadline>,
-) -> Result<Result<Vec<u8>, Response>, Failure> {
+) -> Result<Vec<u8>, Failure> {
     let _held = match lock(rules, target, deadline)? {
         Ok(held) => held,
-        Err(response) => return Ok(Ok(error_line(&response))),
+        Err(response) => return Ok(error_line(&response)),
+    };
+    let mut running = match filter.take() {
+        Some(running) => running,
+        None => Filter::start(rules.locks, command)?,
     };
     let patience = deadline.map_or(rules.patience, |deadline| deadline.left() + GRACE);
-    Ok(filter.ask(line, patience).map_err(|lost| match lost {
-        Lost::Ended => internal("the filter ended before it answered; the outcome is unknown"),
-        Lost::Confused => internal("the filter did not answer with one line"),
-        Lost::TimedOut => Response::error(
+    match running.ask(line, patience) {
+        Ok(answer) => {
+            *filter = Some(running);
+            Ok(answer)
+        }
+        Err(lost) => {
+            let end = running.kill()?;
+            log::warn!("the filter was lost ({end}); the next request starts it anew");
+            Ok(error_line(&explain(&lost, patience)))
+        }
+    }
+}
+
+fn explain(lost: &Lost, patience: Duration) -> Response {
+    let (code, text) = match lost {
+        Lost::Ended => (ErrorCode::Internal, "the filter ended before it answered".to_owned()),
+        Lost::Confused => {
+            (ErrorCode::Internal, "the filter did not answer with one line".to_owned())
+        }
+        Lost::TimedOut => (
             ErrorCode::Timeout,
-            format!(
-                "timeout: no answer within {:.0} s; the outcome is unknown",
-                patience.as_secs_f64()
-            ),
+            format!("timeout: no answer within {:.0} s", patience.as_secs_f64()),
         ),
-    }))
+    };
+    Response::error(code, format!("{text}; the outcome is unknown"))
 }
 
 /// The node's lock shared, the target's exclusive, and the names of the command line.
@@ -116,16 +122,8 @@ fn lock(
     Ok(held.map_err(|busy| Response::error(ErrorCode::LockTimeout, format!("timeout: {busy}"))))
 }
 
-fn internal(text: &str) -> Response {
-    Response::error(ErrorCode::Internal, text)
-}
-
 fn error_line(response: &Response) -> Vec<u8> {
     serde_json::to_vec(response).expect("a response is plain data")
-}
-
-fn report_loss(end: ExitStatus) {
-    log::warn!("the filter was lost ({end}); the next request starts it anew");
 }
 
 /// What the filter's own end says; if that is nothing, 1 where any answer said error.

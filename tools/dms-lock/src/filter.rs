@@ -47,17 +47,19 @@ impl Filter {
         let id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
         let life = life::Life::begin(locks.path(), &id)
             .context("unable to make a life lock in", locks.path().display())?;
-        life.pass_on().context("unable to pass on", life.path().display())?;
+        let passed = life.pass_on().context("unable to pass on", life.path().display())?;
         let (program, args) = command.split_at(1);
         let mut child = Command::new(&program[0])
             .args(args)
             .env(life::VARIABLE, life.path())
+            .env(life::ONE_AT_A_TIME, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
             .spawn()
             .map_err(|why| cannot_run(&program[0], &why))?;
-        // From here on the life lock is the filter's alone: our copy goes out of scope.
+        // From here on the life lock is the filter's alone.
+        drop(passed);
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Failure::temporary("unable to open a pipe to the filter"));
         };

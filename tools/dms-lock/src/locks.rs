@@ -19,7 +19,10 @@ pub(crate) struct Busy {
 
 impl std::fmt::Display for Busy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Could not acquire lock {} after {:.0} seconds", self.name, self.seconds)
+        let Busy { name, seconds } = self;
+        // Whole seconds, as people set them, unless that would be none at all.
+        let digits = usize::from(*seconds < 1.0);
+        write!(f, "Could not acquire lock {name} after {seconds:.digits$} seconds")
     }
 }
 

@@ -16,14 +16,14 @@ pub(crate) fn exec(locks: &LockDir, held: &[Lock], command: &[OsString]) -> Resu
     let id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
     let life = life::Life::begin(locks.path(), &id)
         .context("unable to make a life lock in", locks.path().display())?;
-    life.pass_on().context("unable to pass on", life.path().display())?;
-    for lock in held {
-        lock.pass_on().context("unable to pass on", "a lock")?;
-    }
+    let passing = "unable to pass on";
+    let _life = life.pass_on().context(passing, life.path().display())?;
+    let held: Result<Vec<_>, _> = held.iter().map(Lock::pass_on).collect();
+    let _held = held.context(passing, "a lock")?;
     // clap lets no empty command through.
     let (program, args) = command.split_at(1);
     let mut command = Command::new(&program[0]);
-    command.args(args).env(life::VARIABLE, life.path());
+    command.args(args).env(life::VARIABLE, life.path()).env_remove(life::ONE_AT_A_TIME);
     Err(cannot_run(&program[0], &command.exec()))
 }
 

@@ -30,14 +30,9 @@ pub(crate) fn run(
 ) -> io::Result<Option<Ended>> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).current_dir("/");
-    if let Some(lock) = lock {
-        lock.pass_on()?;
-    }
-    let child = command.spawn();
-    if let Some(lock) = lock {
-        lock.keep()?;
-    }
-    let child = child?;
+    let passed = lock.map(Lock::pass_on).transpose()?;
+    let child = command.spawn()?;
+    drop(passed);
     let group = i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)?;
     let (done, wait) = channel();
     thread::spawn(move || {

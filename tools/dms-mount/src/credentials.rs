@@ -151,7 +151,9 @@ impl Credentials {
             check("region", region, |c| c.is_ascii_alphanumeric() || c == '-')?;
         }
         if let Some(url) = &endpoint {
-            let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '\\' | '"' | '\'');
+            // No "@" either: a password in a URL would be seen on the command line.
+            let plain =
+                |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '@' | '\\' | '"' | '\'');
             check("endpoint_url", url, plain)?;
             if !url.starts_with("https://") && !url.starts_with("http://") {
                 return no("the secret's endpoint_url is neither http nor https");
@@ -214,6 +216,7 @@ mod tests {
             ("r-1", "r,x"),
             ("http://127", "file://127"),
             (":9000", ":9000,x=y"),
+            ("//127", "//user:SK@127"),
             ("\"SK\"", "\"a b\""),
             ("\"SK\"", "5"),
         ] {

@@ -88,11 +88,13 @@ impl Node {
             if answer.error_code == Some(ErrorCode::Validation) {
                 return answer;
             }
-            log::error!(
-                "{} failed: {}",
-                if request.action == Some(Action::Mount) { "Mount" } else { "Unmount" },
-                answer.error_msg.as_deref().unwrap_or_default()
-            );
+            let text = answer.error_msg.as_deref().unwrap_or_default();
+            let what = match request.action {
+                Some(Action::Unmount) => "Unmount failed",
+                _ => "Mount failed",
+            };
+            let text = text.strip_prefix(what).map_or(text, |rest| rest.trim_start_matches(": "));
+            log::error!("{what}: {}: {text}", request.target.id);
             answer
         });
         Response { plan: request.plan.clone(), ..answer }
