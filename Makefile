@@ -1,7 +1,7 @@
 # Makefile: how this project is built, tried and checked. `make` alone lists the targets.
 #
-# Everything but `build` and `coverage` uses the dev profile and the same target directory, so that
-# crates are compiled once.
+# Everything but `build` and `coverage` uses the dev profile, the same target directory and, by way
+# of --workspace, the same features, so that crates are compiled once.
 
 SHELL = /bin/bash
 # One target at a time and in order: `check` stops at the first that fails.
@@ -46,12 +46,12 @@ docs: ## The API documentation builds, and the pages say what the tools do
 	tests/check-docs.sh
 
 test-unit: ## The unit tests
-	cargo test --locked --workspace --exclude dms-tests
+	cargo test --locked --workspace --lib --bins
 
 test-integration: ## Whole pipelines on real parts; as root
 # The tests run the binaries, which cargo does not know: it would not build them.
 	cargo build --workspace --locked
-	cargo test --locked -p dms-tests
+	cargo test --locked --workspace --test '*'
 
 coverage: ## What the tests reach, as a table
 	@cargo llvm-cov --version >/dev/null 2>&1 || { echo 'make coverage: fatal: cargo-llvm-cov is' \

@@ -57,7 +57,7 @@ install() {
 }
 
 fuse_is_usable() {
-    (: <>/dev/fuse) 2>/dev/null
+    [ -c /dev/fuse ] && (: <>/dev/fuse) 2>/dev/null
 }
 
 need gcc cc # it links, and compiles the SQLite that is built in
@@ -67,12 +67,15 @@ need s3fs s3fs
 need fuse3 fusermount3
 need mount umount
 need util-linux setsid
+need bsdutils script # the tests type on a terminal, and look into the ledger
+need sqlite3 sqlite3
 need mandoc mandoc
 need shellcheck shellcheck
 
 if [ -n "$missing" ]; then
     [ "$(id -u)" -eq 0 ] || fatal "missing, and only root can install them:$missing"
-    command -v apt-get >/dev/null || fatal "missing, and there is no apt-get to install them:$missing"
+    command -v apt-get >/dev/null \
+        || fatal "missing, and there is no apt-get to install them:$missing"
     # shellcheck disable=SC2086 # one word a package
     install $missing
 fi
@@ -80,8 +83,8 @@ fi
 if [ "$(id -u)" -eq 0 ] && ! fuse_is_usable; then
     grep -qw fuse /proc/filesystems || modprobe fuse 2>/dev/null || true
     [ -e /dev/fuse ] || mknod -m 666 /dev/fuse c 10 229 || true
-    fuse_is_usable || fatal "unable to open /dev/fuse: the kernel has no FUSE, or this is a container" \
-        "without it (--device /dev/fuse --cap-add SYS_ADMIN)"
+    fuse_is_usable || fatal "unable to open /dev/fuse: the kernel has no FUSE, or this is a" \
+        "container without it (--device /dev/fuse --cap-add SYS_ADMIN)"
 fi
 [ -c /dev/fuse ] || fatal "there is no /dev/fuse, and only root can make it"
 

@@ -52,6 +52,7 @@ fn run() -> Result<Exit, Failure> {
         Command::Init => Ledger::open_settled(&settings).map(|_| Exit::Done),
         Command::Plan => {
             let mut ledger = Ledger::open_settled(&settings)?;
+            ledger.owner = ledger.owner.beginning_requests();
             let planner = ledger.planner(&settings);
             serve::plan(&mut *ledger.store, &planner, stdout.lock())
         }

@@ -12,7 +12,8 @@ pub(crate) struct Owner {
     pub(crate) boot: String,
     /// `None` where no dms-lock started us: then only the lease says when we are gone.
     pub(crate) life: Option<String>,
-    /// Whether this run has one request at a time.
+    /// Whether we are about to begin a request in a run that has one at a time: then the one
+    /// before is over.
     pub(crate) one_at_a_time: bool,
 }
 
@@ -21,8 +22,12 @@ impl Owner {
     pub(crate) fn ourselves() -> Result<Self, Failure> {
         let boot = boot_id().context("unable to read", "/proc/sys/kernel/random/boot_id")?;
         let life = std::env::var(life::VARIABLE).ok().filter(|path| Path::new(path).is_absolute());
-        let one_at_a_time = std::env::var_os(life::ONE_AT_A_TIME).is_some();
-        Ok(Owner { host: node_name(), boot, life, one_at_a_time })
+        Ok(Owner { host: node_name(), boot, life, one_at_a_time: false })
+    }
+
+    /// Ourselves, as the stage that begins the requests of its run.
+    pub(crate) fn beginning_requests(self) -> Self {
+        Owner { one_at_a_time: std::env::var_os(life::ONE_AT_A_TIME).is_some(), ..self }
     }
 
     /// Whether `other` can be known, by us and without a clock, to have ended: its host was booted
