@@ -5,6 +5,7 @@
 //! and checks their shape. It touches no file, no database and no mount, and it decides nothing.
 
 mod deadline;
+mod fields;
 mod ids;
 mod line;
 mod plan;

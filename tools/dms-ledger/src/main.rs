@@ -7,6 +7,7 @@ mod bindings;
 mod cli;
 mod commit;
 mod compose;
+mod decide;
 mod journal;
 mod owner;
 mod plan;
@@ -18,6 +19,7 @@ mod store;
 mod table;
 mod takeover;
 mod view;
+mod wish;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,21 +1,19 @@
 //! `plan`: decide what a request needs done, and reserve the target until it is recorded.
 //!
-//! First the pending row, in a transaction of its own; then, alone on the target, read the ledger;
-//! then decide, with a fence. So any number of controllers may plan at once, on any SQL engine.
+//! First the pending row, in a transaction of its own; then, alone on the target, read the ledger and
+//! decide, with a fence. So any number of controllers may plan at once, on any SQL engine.
 
 use std::time::Duration;
 
-use dms_wire::{
-    Action, Deadline, Decision, ErrorCode, Host, Invalid, MountPath, OperationId, Plan, Request,
-    Response, TargetId,
-};
+use dms_wire::{Action, Deadline, Decision, ErrorCode, Plan, Response};
 
-use crate::bindings::{self, Binding};
+use crate::decide::{Source, decide};
 use crate::journal::{self, Opening, Operation};
 use crate::owner::Owner;
 use crate::repeat::{self, Repeat};
-use crate::store::{Now, Result, Store, StoreError, pause, transaction};
+use crate::store::{Result, Store, StoreError, pause, transaction};
 use crate::takeover::settle_ended;
+use crate::wish::Wish;
 
 /// What planning needs beside the request and the database.
 pub(crate) struct Planner {
@@ -27,56 +25,10 @@ pub(crate) struct Planner {
     pub(crate) bound: Duration,
 }
 
-/// A request that says all that the ledger needs to know.
-pub(crate) struct Wish<'a> {
-    pub(crate) request: &'a Request,
-    pub(crate) action: Action,
-    pub(crate) job: i32,
-    pub(crate) host: &'a Host,
-    pub(crate) target: &'a TargetId,
-    pub(crate) id: OperationId,
-    /// Where the request wants it mounted; of an unmount, where the ledger says.
-    pub(crate) path: MountPath,
-}
-
 /// The result: a plan, or the answer to give at once.
 pub(crate) enum Planned {
     Plan(Plan),
     Answer(Response),
-}
-
-impl<'a> Wish<'a> {
-    /// Checks what the ledger requires: job, host and target, and of a mount what it needs.
-    pub(crate) fn check(
-        request: &'a Request,
-        mount_base: &str,
-        new_id: &str,
-    ) -> std::result::Result<Self, Invalid> {
-        let missing = |field: &str| Invalid::new(format!("Missing required field: {field}"));
-        if request.plan.is_some() {
-            return Err(Invalid::new("the request has a plan already: one ledger per request"));
-        }
-        let action = request.action.ok_or_else(|| missing("action"))?;
-        if action == Action::Mount {
-            request.target.check_mountable()?;
-        }
-        let target = &request.target.id;
-        Ok(Wish {
-            action,
-            job: request.job.ok_or_else(|| missing("jobid"))?,
-            host: request.host.as_ref().ok_or_else(|| missing("host"))?,
-            target,
-            id: match &request.request_id {
-                Some(id) => id.clone(),
-                None => OperationId::try_from(new_id.to_owned())?,
-            },
-            path: match &request.target.path {
-                Some(path) => path.clone(),
-                None => MountPath::default_for(mount_base, target)?,
-            },
-            request,
-        })
-    }
 }
 
 impl Planner {
@@ -97,7 +49,7 @@ impl Planner {
 
     /// Decides; if that fails, nothing has been acted on, and the target is free again.
     fn decide_or_close(&self, store: &mut dyn Store, wish: &Wish<'_>) -> Result<Planned> {
-        let planned = transaction(store, |store, now| self.decide(store, wish, now));
+        let planned = transaction(store, |store, now| decide(store, wish, now));
         if let Err(why) = &planned {
             let answer = Response::error(ErrorCode::Database, format!("not planned: {why}"));
             let closed = transaction(store, |store, now| {
@@ -107,7 +59,10 @@ impl Planner {
                 log::warn!("operation {} stays pending: {why}", wish.id);
             }
         }
-        planned
+        Ok(match planned? {
+            Ok((seq, decision, known)) => Planned::Plan(self.planned(wish, seq, decision, known)),
+            Err(answer) => Planned::Answer(*answer),
+        })
     }
 
     /// An unmount that was carried out before: nothing to do, and `commit` finds the answer.
@@ -177,112 +132,6 @@ impl Planner {
             wait = (wait * 2).min(Duration::from_millis(50));
         }
     }
-
-    /// Alone on the target: reads the ledger and decides. One transaction.
-    fn decide(&self, store: &mut dyn Store, wish: &Wish<'_>, now: &Now) -> Result<Planned> {
-        let users = bindings::users(store, wish.target.as_str(), wish.host.as_str())?;
-        log::info!(
-            "Found {} active mount(s) for target {} on host {}",
-            users.len(),
-            wish.target,
-            wish.host
-        );
-        let choice = match wish.action {
-            Action::Mount => self.decide_mount(store, wish, &users)?,
-            Action::Unmount => self.decide_unmount(store, wish, &users)?,
-        };
-        match choice {
-            Ok((decision, known)) => {
-                let path = known.path.as_str();
-                let (target, host) = (wish.target.as_str(), wish.host.as_str());
-                let seq =
-                    journal::decide(store, wish.id.as_str(), target, host, path, decision, now)?;
-                Ok(Planned::Plan(self.planned(wish, seq, decision, known)))
-            }
-            Err(answer) => {
-                journal::close(store, wish.id.as_str(), None, &answer, now)?;
-                Ok(Planned::Answer(*answer))
-            }
-        }
-    }
-
-    /// A mount is always "make sure that it is mounted": the kernel is the truth. On a host a
-    /// target has one path, and a path one target.
-    fn decide_mount(
-        &self,
-        store: &mut dyn Store,
-        wish: &Wish<'_>,
-        users: &[Binding],
-    ) -> Result<Choice> {
-        let path = wish.path.as_str();
-        let elsewhere = users.iter().find_map(|b| b.path.as_deref().filter(|&p| p != path));
-        if let Some(elsewhere) = elsewhere {
-            let text = format!("target {} is mounted at {elsewhere}, not at {path}", wish.target);
-            return Ok(Err(Box::new(Response::error(ErrorCode::Busy, text))));
-        }
-        let here = bindings::Filter {
-            host: Some(wish.host.to_string()),
-            path: Some(path.to_owned()),
-            active_only: true,
-            ..bindings::Filter::default()
-        };
-        let here = bindings::find(store, &here)?;
-        if let Some(other) = here.iter().find(|b| b.target != wish.target.as_str()) {
-            let text = format!("{path} is in use by target {}", other.target);
-            return Ok(Err(Box::new(Response::error(ErrorCode::Busy, text))));
-        }
-        let target = &wish.request.target;
-        Ok(Ok((
-            Decision::Mount,
-            Source {
-                path: wish.path.clone(),
-                kind: target.kind,
-                source: target.source().map(str::to_owned),
-            },
-        )))
-    }
-
-    /// Physical only for the last user; where it was mounted, the job's binding knows.
-    fn decide_unmount(
-        &self,
-        store: &mut dyn Store,
-        wish: &Wish<'_>,
-        users: &[Binding],
-    ) -> Result<Choice> {
-        let others = users.iter().filter(|b| b.job != i64::from(wish.job)).count();
-        let mine = users.iter().find(|b| b.job == i64::from(wish.job));
-        let known = match mine {
-            Some(binding) => Source::recorded(&binding.path, &binding.kind, &binding.source, wish),
-            None => match self.unsettled(store, wish)? {
-                Some(op) => Source::recorded(&op.path, &op.kind, &op.source, wish),
-                None => return Ok(Err(Box::new(no_active_mount(others)))),
-            },
-        };
-        if others == 0 {
-            log::info!("Single active mount detected. Sending unmount request");
-            Ok(Ok((Decision::Unmount, known)))
-        } else {
-            log::info!(
-                "Multiple active mounts ({}) detected. Skipping physical unmount",
-                users.len()
-            );
-            Ok(Ok((Decision::Release, known)))
-        }
-    }
-
-    /// The job's last operation on the target whose outcome is unknown: the job may ask again for
-    /// what it was never told.
-    fn unsettled(&self, store: &mut dyn Store, wish: &Wish<'_>) -> Result<Option<Operation>> {
-        let filter = journal::Filter {
-            target: Some(wish.target.to_string()),
-            host: Some(wish.host.to_string()),
-            job: Some(wish.job),
-            status: Some("unsettled".to_owned()),
-            limit: Some(1),
-            ..journal::Filter::default()
-        };
-        Ok(journal::find(store, &filter)?.into_iter().next())
-    }
 }
 
 /// What came of the wish for an operation of one's own.
@@ -293,35 +142,6 @@ enum Reserved {
     Answered(Response),
     /// It was carried out long ago.
     Recorded(Operation),
-}
-
-/// A decision and what it is about, or the refusal.
-type Choice = std::result::Result<(Decision, Source), Box<Response>>;
-
-/// What is mounted, or to be mounted, and where.
-struct Source {
-    path: MountPath,
-    kind: Option<dms_wire::TargetType>,
-    source: Option<String>,
-}
-
-impl Source {
-    /// As the ledger recorded it; what it does not know (a row of the Python client), as the
-    /// request says.
-    fn recorded(
-        path: &Option<String>,
-        kind: &Option<String>,
-        source: &Option<String>,
-        wish: &Wish<'_>,
-    ) -> Source {
-        let path = path.clone().and_then(|path| MountPath::try_from(path).ok());
-        let kind = kind.as_deref().and_then(dms_wire::TargetType::from_word);
-        Source {
-            path: path.unwrap_or_else(|| wish.path.clone()),
-            kind: kind.or(wish.request.target.kind),
-            source: source.clone(),
-        }
-    }
 }
 
 fn still_pending(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Response> {
@@ -340,11 +160,6 @@ fn still_pending(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Response> {
     );
     let text = format!("timeout: gave up waiting for {} on {}: {by}", wish.target, wish.host);
     Ok(Response::error(ErrorCode::LockTimeout, text))
-}
-
-fn no_active_mount(others: usize) -> Response {
-    let answer = Response::error(ErrorCode::NoActiveMount, "No active mount found for this job");
-    Response { unmounted: Some(false), active_mounts_remaining: Some(others as u64), ..answer }
 }
 
 fn refuse(code: ErrorCode, text: &str) -> Planned {

@@ -4,8 +4,8 @@ use dms_wire::{Action, ErrorCode, Response};
 
 use crate::bindings;
 use crate::journal::{self, Filter, Operation};
-use crate::plan::Wish;
 use crate::store::{Result, Store};
+use crate::wish::Wish;
 
 /// What the journal says of a request's id.
 pub(crate) enum Repeat {

@@ -9,8 +9,9 @@ use dms_wire::{
 };
 
 use crate::commit;
-use crate::plan::{Planned, Planner, Wish};
+use crate::plan::{Planned, Planner};
 use crate::store::{Store, StoreError};
+use crate::wish::Wish;
 
 /// Request lines in, requests with plans out.
 pub(crate) fn plan(

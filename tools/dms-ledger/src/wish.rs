@@ -1,0 +1,49 @@
+//! What the ledger needs to know of a request, checked.
+
+use dms_wire::{Action, Host, Invalid, MountPath, OperationId, Request, TargetId};
+
+/// A request that says all that the ledger needs to know.
+pub(crate) struct Wish<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) action: Action,
+    pub(crate) job: i32,
+    pub(crate) host: &'a Host,
+    pub(crate) target: &'a TargetId,
+    pub(crate) id: OperationId,
+    /// Where the request wants it mounted; of an unmount, where the ledger says.
+    pub(crate) path: MountPath,
+}
+
+impl<'a> Wish<'a> {
+    /// Checks what the ledger requires: job, host and target, and of a mount what it needs.
+    pub(crate) fn check(
+        request: &'a Request,
+        mount_base: &str,
+        new_id: &str,
+    ) -> Result<Self, Invalid> {
+        let missing = |field: &str| Invalid::new(format!("Missing required field: {field}"));
+        if request.plan.is_some() {
+            return Err(Invalid::new("the request has a plan already: one ledger per request"));
+        }
+        let action = request.action.ok_or_else(|| missing("action"))?;
+        if action == Action::Mount {
+            request.target.check_mountable()?;
+        }
+        let target = &request.target.id;
+        Ok(Wish {
+            action,
+            job: request.job.ok_or_else(|| missing("jobid"))?,
+            host: request.host.as_ref().ok_or_else(|| missing("host"))?,
+            target,
+            id: match &request.request_id {
+                Some(id) => id.clone(),
+                None => OperationId::try_from(new_id.to_owned())?,
+            },
+            path: match &request.target.path {
+                Some(path) => path.clone(),
+                None => MountPath::default_for(mount_base, target)?,
+            },
+            request,
+        })
+    }
+}
