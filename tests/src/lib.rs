@@ -10,4 +10,4 @@ mod run;
 
 pub use lab::{Lab, NODE, mount_source};
 pub use process::{Process, processes_with};
-pub use run::{Run, bin_dir, eventually, run};
+pub use run::{Run, bin_dir, eventually, is_long_run, run};

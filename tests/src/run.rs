@@ -24,6 +24,11 @@ pub fn bin_dir() -> PathBuf {
     dir
 }
 
+/// Whether this is `make check-long`: the same tests, for longer.
+pub fn is_long_run() -> bool {
+    std::env::var_os("DMS_TEST_LONG").is_some()
+}
+
 /// How a command ended, and what it said.
 pub struct Run {
     what: String,

@@ -5,10 +5,13 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use dms_tests::{Lab, Process, eventually};
+use dms_tests::{Lab, Process, eventually, is_long_run};
 use nix::sys::signal::Signal;
 
-const ROUNDS: u32 = 200;
+/// How many kills: two hundred, or two thousand in a long run.
+fn rounds() -> u32 {
+    if is_long_run() { 2000 } else { 200 }
+}
 
 /// A small generator of its own: the same rounds in every run.
 struct Dice(u64);
@@ -71,7 +74,7 @@ fn two_hundred_kills_of_any_stage_are_repaired_by_the_next_command() {
     let mut hits: BTreeMap<&str, u32> = BTreeMap::new();
     let mut unknown = 0;
     // Job 1 stays throughout half of the rounds, so that unmounts of job 2 are of both kinds.
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         if round % 50 == 0 {
             lab.mount(1, "t1");
         } else if round % 50 == 25 {
@@ -108,8 +111,8 @@ fn two_hundred_kills_of_any_stage_are_repaired_by_the_next_command() {
         }
     }
     let total: u32 = hits.values().sum();
-    assert!(hits.len() == 5 && total >= ROUNDS / 4, "too few kills hit anything: {hits:?}");
-    eprintln_summary(&hits, unknown);
+    assert!(hits.len() == 5 && total >= rounds() / 4, "too few kills hit anything: {hits:?}");
+    report(&hits, unknown);
 
     lab.mount(3, "t1");
     lab.unmount(3, "t1");
@@ -131,7 +134,7 @@ fn two_hundred_kills_of_any_stage_are_repaired_by_the_next_command() {
 }
 
 /// What was hit, for whoever reads the test's output.
-fn eprintln_summary(hits: &BTreeMap<&str, u32>, unknown: u32) {
+fn report(hits: &BTreeMap<&str, u32>, unknown: u32) {
     let mut stderr = std::io::stderr().lock();
     let _ = writeln!(stderr, "kills that hit: {hits:?}; unmounts that had been done: {unknown}");
 }
