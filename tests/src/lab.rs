@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::held::Held;
 use crate::process::{Process, processes_with};
 use crate::run::{Run, bin_dir, run};
 
@@ -153,6 +154,17 @@ impl Lab {
     /// The node's pipeline, ready to be started.
     pub fn pipeline_command(&self) -> Command {
         self.command(Lab::pipeline(), &[])
+    }
+
+    /// A job of its own that stands in the target's mount, and keeps it busy.
+    pub fn job_in(&self, target: &str) -> Held {
+        Held::start(self.command("sh", &Held::SHELL[1..]).current_dir(self.mount_point(target)))
+    }
+
+    /// Somebody who holds locks, as dms-lock takes them.
+    #[track_caller]
+    pub fn hold(&self, names: &[&str]) -> Held {
+        Held::start(&mut self.command("dms-lock", &[names, &["--"], &Held::SHELL].concat()))
     }
 
     /// Sends one request through the node's pipeline.

@@ -4,10 +4,12 @@
 //! locks and mounts. Whatever is left of it when it is dropped is ended and unmounted. Nothing in
 //! it depends on a service that happens to run.
 
+mod held;
 mod lab;
 mod process;
 mod run;
 
+pub use held::{Filter, Held};
 pub use lab::{Lab, NODE, mount_source};
 pub use process::{Process, processes_with};
 pub use run::{Run, bin_dir, eventually, is_long_run, run};

@@ -1,30 +1,12 @@
 //! dms-lock: flock(1)'s habits, a filter form, and a lock that says who is alive.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dms_tests::{Lab, eventually, run};
+use dms_tests::{Filter, Held, Lab, eventually, run};
 use serde_json::json;
-
-/// A command that holds a lock until its stdin is closed, and says when it has it.
-fn hold(command: &mut Command) -> Child {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is there");
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("it says so");
-    assert_eq!(line, "held\n");
-    child
-}
-
-fn release(mut child: Child) {
-    drop(child.stdin.take());
-    child.wait().expect("it is ours");
-}
-
-const HOLD: [&str; 3] = ["sh", "-c", "echo held; read x"];
 
 /// The two programs, asked for the same: dms-lock and the reference, on the same file.
 fn both(lab: &Lab, options: &[&str], command: &[&str]) -> [Command; 2] {
@@ -39,23 +21,23 @@ fn both(lab: &Lab, options: &[&str], command: &[&str]) -> [Command; 2] {
 #[test]
 fn it_excludes_as_flock_does_and_says_so_with_the_same_codes() {
     let lab = Lab::new();
-    for mut holder in both(&lab, &[], &HOLD) {
-        let holder = hold(&mut holder);
+    for mut holder in both(&lab, &[], &Held::SHELL) {
+        let holder = Held::start(&mut holder);
         for options in [&["-n"][..], &["-w", "0.05"], &["-s", "-n"], &["-x", "-n"]] {
             for mut command in both(&lab, options, &["true"]) {
                 run(&mut command, b"").expect(1);
             }
         }
-        release(holder);
+        holder.release();
     }
-    for mut holder in both(&lab, &["-s"], &HOLD) {
-        let holder = hold(&mut holder);
+    for mut holder in both(&lab, &["-s"], &Held::SHELL) {
+        let holder = Held::start(&mut holder);
         for (options, code) in [(&["-s", "-n"][..], 0), (&["-n"], 1)] {
             for mut command in both(&lab, options, &["true"]) {
                 run(&mut command, b"").expect(code);
             }
         }
-        release(holder);
+        holder.release();
     }
 }
 
@@ -126,7 +108,7 @@ fn usage_errors_are_100_and_help_is_0() {
 #[test]
 fn the_wait_has_a_bound_from_the_environment_and_the_message_says_how_long() {
     let lab = Lab::new();
-    let holder = hold(&mut lab.command("dms-lock", &[&["x", "--"], &HOLD[..]].concat()));
+    let holder = lab.hold(&["x"]);
     let start = Instant::now();
     let mut command = lab.command("dms-lock", &["x", "--", "true"]);
     let refused = run(command.env("DMS_LOCK_TIMEOUT", "1"), b"");
@@ -134,19 +116,19 @@ fn the_wait_has_a_bound_from_the_environment_and_the_message_says_how_long() {
     assert_eq!(refused.stderr, "dms-lock: fatal: Could not acquire lock x after 1 seconds\n");
     let waited = start.elapsed();
     assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(10), "{waited:?}");
-    release(holder);
+    holder.release();
 }
 
 #[test]
 fn a_waiter_gets_the_lock_at_once_when_it_is_free() {
     let lab = Lab::new();
-    let holder = hold(&mut lab.command("dms-lock", &[&["x", "--"], &HOLD[..]].concat()));
+    let holder = lab.hold(&["x"]);
     let mut command = lab.command("dms-lock", &["-w", "30", "x", "--", "true"]);
     let mut waiter = command.spawn().expect("it was built");
     let locks = || fs::read_to_string("/proc/locks").expect("/proc is there");
     let waiting = format!("-> FLOCK  ADVISORY  WRITE {}", waiter.id());
     eventually("it waits in the kernel, not in a loop", || locks().contains(&waiting));
-    release(holder);
+    holder.release();
     assert!(waiter.wait().expect("it is ours").success());
 }
 
@@ -155,9 +137,8 @@ fn the_lock_stays_with_the_commands_children_when_the_wrapper_is_killed() {
     let lab = Lab::new();
     // In the background sh gives its children /dev/null: the pipe goes by another number.
     let script = "exec 3<&0; cat <&3 >/dev/null & echo held; wait";
-    let mut holder = hold(&mut lab.command("dms-lock", &["x", "--", "sh", "-c", script]));
-    let stdin = holder.stdin.take();
-    holder.kill().and_then(|()| holder.wait().map(|_| ())).expect("it is ours");
+    let holder = Held::start(&mut lab.command("dms-lock", &["x", "--", "sh", "-c", script]));
+    let stdin = holder.kill();
     lab.feed("dms-lock", &["-n", "x", "--", "true"], "").expect(1);
     drop(stdin);
     lab.feed("dms-lock", &["-w", "30", "x", "--", "true"], "").expect(0);
@@ -196,7 +177,7 @@ fn a_life_lock_is_free_as_soon_as_the_last_process_of_the_run_has_ended() {
     let lab = Lab::new();
     let script = "echo held; echo $DMS_LIFE_LOCK >life; read x";
     let mut command = lab.command("dms-lock", &["x", "--", "sh", "-c", script]);
-    let holder = hold(command.current_dir(lab.path("")));
+    let holder = Held::start(command.current_dir(lab.path("")));
     eventually("it says its life lock", || lab.path("life").exists());
     let life = fs::read_to_string(lab.path("life")).expect("it was written");
     let life = life.trim();
@@ -204,7 +185,7 @@ fn a_life_lock_is_free_as_soon_as_the_last_process_of_the_run_has_ended() {
     let free =
         |life: &str| run(lab.command("flock", &["-n", life, "true"]).env_remove("x"), b"").code;
     assert_eq!(free(life), 1, "it can be taken while its run lives");
-    release(holder);
+    holder.release();
     assert_eq!(free(life), 0, "its run has ended");
 }
 
@@ -231,10 +212,10 @@ fn each_request_has_its_locks_while_the_filter_has_it() {
 #[test]
 fn maintenance_on_the_node_keeps_requests_waiting_and_then_answers_them() {
     let lab = Lab::new();
-    let holder = hold(&mut lab.command("dms-lock", &[&["node", "--"], &HOLD[..]].concat()));
+    let holder = lab.hold(&["node"]);
     let refused = lab.feed("dms-lock", &["--each", "-w", "0.1", "--", "cat"], &requests(&["t1"]));
     assert_eq!(refused.expect(1).line()["error_code"], "lock_timeout");
-    release(holder);
+    holder.release();
     lab.feed("dms-lock", &["--each", "-w", "0.1", "--", "cat"], &requests(&["t1"])).expect(0);
 }
 
@@ -279,23 +260,9 @@ fn a_filter_that_answers_before_it_has_read_everything_does_not_block() {
 fn a_pipeline_that_loses_any_stage_ends_as_a_whole() {
     let lab = Lab::new();
     for victim in ["dms-ledger plan", "dms-mount", "dms-ledger commit"] {
-        let mut pipeline = lab.pipeline_command();
-        let mut child = pipeline
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it is there");
-        let mut stdin = child.stdin.take().expect("piped");
-        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let mut ask = || {
-            let request = format!("{}\n", lab.request("unmount", 1, "t1"));
-            stdin.write_all(request.as_bytes()).expect("it reads");
-            let mut line = String::new();
-            stdout.read_line(&mut line).expect("it answers");
-            line
-        };
-        assert!(ask().contains("no_active_mount"));
+        let mut pipeline = Filter::start(&mut lab.pipeline_command());
+        let request = lab.request("unmount", 1, "t1");
+        assert_eq!(pipeline.ask(&request)["error_code"], "no_active_mount");
         let found = lab.processes().into_iter().find(|p| p.command == victim);
         let found = found.unwrap_or_else(|| panic!("no {victim} in {:?}", lab.processes()));
         found.signal(nix::sys::signal::Signal::SIGKILL);
@@ -304,9 +271,8 @@ fn a_pipeline_that_loses_any_stage_ends_as_a_whole() {
         eventually("the filter ends", || {
             !lab.processes().iter().any(|p| stages.contains(&p.command.as_str()))
         });
-        assert!(ask().contains("\"internal\""), "{victim}");
-        assert!(ask().contains("no_active_mount"), "{victim}: it was not started anew");
-        drop(stdin);
-        child.wait().expect("it is ours");
+        // No request was lost with them, so none is answered with an error.
+        assert_eq!(pipeline.ask(&request)["error_code"], "no_active_mount", "{victim}");
+        pipeline.end();
     }
 }

@@ -1,8 +1,6 @@
 //! Jobs share a mount: the first one mounts it, the last one unmounts it.
 
 use std::fs;
-use std::io::Write;
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -140,15 +138,7 @@ fn concurrent_operations_on_one_target_are_serialised() {
 #[test]
 fn a_lock_that_cannot_be_had_in_time_is_an_error_and_nothing_is_touched() {
     let lab = Lab::new();
-    let mut holder = lab
-        .command("dms-lock", &["target.t1", "--", "sh", "-c", "echo held; exec sleep 60"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it was built");
-    let mut held = [0; 5];
-    std::io::Read::read_exact(holder.stdout.as_mut().expect("piped"), &mut held)
-        .expect("it says so");
-
+    let holder = lab.hold(&["target.t1"]);
     let start = Instant::now();
     let request = format!("{}\n", lab.request("mount", 1, "t1"));
     let mut pipeline = lab.pipeline_command();
@@ -161,23 +151,14 @@ fn a_lock_that_cannot_be_had_in_time_is_an_error_and_nothing_is_touched() {
     lab.assert_gone("t1");
     assert!(lab.history("t1").is_empty(), "an operation was opened");
 
-    holder.kill().and_then(|()| holder.wait().map(|_| ())).expect("it is ours");
+    holder.release();
     lab.mount(1, "t1");
 }
 
 #[test]
 fn different_targets_proceed_side_by_side() {
     let lab = Lab::new();
-    // The lock of t1 is held as long as this test likes.
-    let mut holder = lab
-        .command("dms-lock", &["target.t1", "--", "sh", "-c", "echo held; read x"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it was built");
-    let mut held = [0; 5];
-    std::io::Read::read_exact(holder.stdout.as_mut().expect("piped"), &mut held)
-        .expect("it says so");
+    let holder = lab.hold(&["target.t1"]);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| lab.mount(1, "t1"));
         for target in ["t2", "t3"] {
@@ -185,10 +166,9 @@ fn different_targets_proceed_side_by_side() {
             lab.unmount(1, target);
         }
         assert!(!waiting.is_finished(), "t1 did not wait for its lock");
-        holder.stdin.take().expect("piped").write_all(b"\n").expect("it reads");
+        holder.release();
         waiting.join().expect("t1 is mounted once its lock is free");
     });
-    holder.wait().expect("it is ours");
     lab.unmount(1, "t1");
 }
 
@@ -209,18 +189,14 @@ fn what_was_written_is_complete_after_the_last_unmount() {
 fn a_busy_mount_is_not_forced_and_can_be_tried_again() {
     let lab = Lab::new();
     lab.mount(1, "t1");
-    let mut user = lab
-        .command("sh", &["-c", "exec sleep 60"])
-        .current_dir(lab.mount_point("t1"))
-        .spawn()
-        .expect("sh is there");
+    let user = lab.job_in("t1");
     let answer = lab.send(&lab.request("unmount", 1, "t1"));
     assert_eq!(answer["error_code"], "busy", "{answer}");
     let text = answer["error_msg"].as_str().unwrap_or_default();
-    assert!(text.contains(&user.id().to_string()), "the holder is not named: {text}");
+    assert!(text.contains(&user.pid().to_string()), "the holder is not named: {text}");
     assert!(lab.mounted("t1").is_some());
     assert_eq!(lab.users("t1"), [1], "the binding is gone: nobody would try again");
-    user.kill().and_then(|()| user.wait().map(|_| ())).expect("it is ours");
+    user.release();
     eventually("the mount is free", || {
         lab.send(&lab.request("unmount", 1, "t1"))["unmounted"] == true
     });

@@ -2,51 +2,15 @@
 //! protocol keeps them apart. A witness writes through every mount for as long as it is held.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dms_tests::{Lab, is_long_run};
+use dms_tests::{Filter, Lab, is_long_run};
 use serde_json::Value;
 
 const CONTROLLERS: u64 = 8;
 const TARGETS: u64 = 3;
-
-/// A pipeline that is kept running, under locks that nobody else looks at.
-struct Controller {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Controller {
-    fn start(lab: &Lab, number: u64) -> Controller {
-        let mut command = lab.pipeline_command();
-        let mut child = command
-            .env("DMS_LOCK_DIR", lab.path(&format!("lock-{number}")))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it is there");
-        let stdin = child.stdin.take().expect("piped");
-        let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        Controller { child, stdin, stdout }
-    }
-
-    fn ask(&mut self, request: &Value) -> Value {
-        self.stdin.write_all(format!("{request}\n").as_bytes()).expect("it reads");
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("it answers");
-        serde_json::from_str(&line).unwrap_or_else(|why| panic!("{why}: {line:?}"))
-    }
-
-    fn end(mut self) {
-        drop(self.stdin);
-        self.child.wait().expect("it is ours");
-    }
-}
 
 /// What one controller's jobs saw.
 #[derive(Debug, Default)]
@@ -59,7 +23,9 @@ struct Seen {
 
 /// One job after the other, until `end`.
 fn jobs(lab: &Lab, number: u64, end: Instant) -> Seen {
-    let mut controller = Controller::start(lab, number);
+    let mut pipeline = lab.pipeline_command();
+    let own_locks = lab.path(&format!("lock-{number}"));
+    let mut controller = Filter::start(pipeline.env("DMS_LOCK_DIR", own_locks));
     let mut seen = Seen::default();
     let mut dice = 17 + number;
     for round in 0_u64.. {

@@ -124,16 +124,12 @@ fn a_mount_whose_daemon_was_killed_is_mounted_anew() {
 fn a_dead_mount_is_unmounted_although_a_job_stands_in_it() {
     let lab = Lab::new();
     lab.mount(1, "t1");
-    let mut user = lab
-        .command("sh", &["-c", "exec sleep 60"])
-        .current_dir(lab.mount_point("t1"))
-        .spawn()
-        .expect("sh is there");
+    let user = lab.job_in("t1");
     lab.daemons("t1")[0].signal(Signal::SIGKILL);
     eventually("the daemon ends", || lab.daemons("t1").is_empty());
     lab.unmount(1, "t1");
     lab.assert_gone("t1");
-    user.kill().and_then(|()| user.wait().map(|_| ())).expect("it is ours");
+    user.release();
 }
 
 #[test]

@@ -73,7 +73,11 @@ fn answer(
         Err(response) => return Ok(error_line(&response)),
     };
     let mut running = match filter.take() {
-        Some(running) => running,
+        Some(running) if !running.is_spent() => running,
+        Some(spent) => {
+            lost(spent)?;
+            Filter::start(rules.locks, command)?
+        }
         None => Filter::start(rules.locks, command)?,
     };
     let patience = deadline.map_or(rules.patience, |deadline| deadline.left() + GRACE);
@@ -82,12 +86,18 @@ fn answer(
             *filter = Some(running);
             Ok(answer)
         }
-        Err(lost) => {
-            let end = running.kill()?;
-            log::warn!("the filter was lost ({end}); the next request starts it anew");
-            Ok(error_line(&explain(&lost, patience)))
+        Err(why) => {
+            lost(running)?;
+            Ok(error_line(&explain(&why, patience)))
         }
     }
+}
+
+/// Ends what is left of a filter that cannot be used any more.
+fn lost(filter: Filter) -> Result<(), Failure> {
+    let end = filter.kill()?;
+    log::warn!("the filter was lost ({end}) and is started anew");
+    Ok(())
 }
 
 fn explain(lost: &Lost, patience: Duration) -> Response {

@@ -68,6 +68,12 @@ impl Filter {
         Ok(Filter { child, stdin: Some(stdin), stdout, life: life.path().to_owned() })
     }
 
+    /// Whether it has ended, or said something that nobody asked for, since its last answer.
+    pub(crate) fn is_spent(&self) -> bool {
+        let mut fds = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO) != Ok(0)
+    }
+
     /// Hands it a line and waits for its answer. Both at once: it may answer before it has read
     /// the whole line.
     pub(crate) fn ask(&mut self, line: &[u8], patience: Duration) -> Result<Vec<u8>, Lost> {

@@ -1,0 +1,101 @@
+//! Processes that a test keeps running and talks to.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+/// A line filter that is kept running: a question, an answer.
+pub struct Filter {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Filter {
+    /// Starts it; its log is not looked at.
+    pub fn start(command: &mut Command) -> Filter {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it is there");
+        let stdin = child.stdin.take().expect("it is piped");
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        Filter { child, stdin, stdout }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// Sends a request, without waiting for the answer.
+    #[track_caller]
+    pub fn tell(&mut self, request: &Value) {
+        self.stdin.write_all(format!("{request}\n").as_bytes()).expect("it reads");
+    }
+
+    /// The next answer.
+    #[track_caller]
+    pub fn answer(&mut self) -> Value {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("it can be read");
+        serde_json::from_str(&line).unwrap_or_else(|why| panic!("{why}: {line:?}"))
+    }
+
+    /// Sends a request and waits for its answer.
+    #[track_caller]
+    pub fn ask(&mut self, request: &Value) -> Value {
+        self.tell(request);
+        self.answer()
+    }
+
+    /// Ends its input, and waits for its end.
+    pub fn end(mut self) {
+        drop(self.stdin);
+        self.child.wait().expect("it is ours");
+    }
+}
+
+/// A command that has said "held", and goes on until it is released.
+pub struct Held {
+    child: Child,
+}
+
+impl Held {
+    /// The arguments for a shell that says "held" and waits to be released.
+    pub const SHELL: [&str; 3] = ["sh", "-c", "echo held; read x"];
+
+    /// Starts it and waits for the word.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Held {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is there");
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it says so");
+        assert_eq!(line, "held\n");
+        Held { child }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// Kills it, and leaves its input open for the children that it had: they end when the
+    /// result is dropped.
+    pub fn kill(mut self) -> Option<ChildStdin> {
+        let stdin = self.child.stdin.take();
+        self.child.kill().and_then(|()| self.child.wait().map(|_| ())).expect("it is ours");
+        stdin
+    }
+
+    /// Ends its input, and waits for its end.
+    pub fn release(mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().expect("it is ours");
+    }
+}
