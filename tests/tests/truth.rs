@@ -200,3 +200,17 @@ fn a_path_through_another_mount_is_refused() {
     assert_eq!(answer["error_code"], "validation", "{answer}");
     assert!(!lab.object("below").exists());
 }
+
+#[test]
+fn an_unmount_at_another_path_leaves_the_mount_and_its_record_alone() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    let elsewhere = lab.mount_point("elsewhere").display().to_string();
+    let bare = json!({"action": "unmount",
+        "backup_target": {"id": "t1", "filesystem_export_mount_path": elsewhere}});
+    let answer = lab.feed("dms-mount", &[], &bare.to_string()).expect(0).line();
+    assert_eq!(answer["success_msg"], format!("Target not mounted at {elsewhere}"));
+    assert!(lab.path("run/s3/t1.pid").exists() && lab.path("run/mounts/t1").exists());
+    lab.unmount(1, "t1");
+    lab.assert_gone("t1");
+}

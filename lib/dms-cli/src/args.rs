@@ -1,10 +1,10 @@
 //! Command lines: clap, with our exit code and our one line.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use clap::error::ErrorKind;
 
-use crate::{Exit, Failure};
+use crate::{Context, Exit, Failure};
 
 /// Parses the command line. `--help` and `--version` print to stdout and end the process with 0;
 /// a usage error is one line and exit code 100.
@@ -18,8 +18,13 @@ pub fn parse<T: clap::Parser>() -> Result<T, Failure> {
     };
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let text = error.render().to_string();
-        let written = std::io::stdout().lock().write_all(text.as_bytes());
-        std::process::exit(if written.is_ok() { 0 } else { Exit::Temporary.code().into() });
+        let mut stdout = std::io::stdout().lock();
+        return match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(why) if why.kind() != io::ErrorKind::BrokenPipe => {
+                Err(why).context("unable to write", "stdout")
+            }
+            _ => std::process::exit(Exit::Done.code().into()),
+        };
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Err(refuse("a command is missing (see --help)"));

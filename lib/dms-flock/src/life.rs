@@ -105,8 +105,8 @@ mod tests {
 
     #[test]
     fn a_run_is_alive_as_long_as_its_lock_is_held() {
-        let dir = std::env::temp_dir().join(format!("dms-life-{}", std::process::id()));
-        let life = Life::begin(&dir, "one").expect("a temporary directory");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let life = Life::begin(dir.path(), "one").expect("a temporary directory");
         let path = life.path().to_owned();
         assert!(!has_ended(&path).expect("it can be opened"));
         bury(&path).expect("it can be opened");
@@ -119,11 +119,11 @@ mod tests {
 
     #[test]
     fn the_files_of_ended_runs_do_not_pile_up() {
-        let dir = std::env::temp_dir().join(format!("dms-sweep-{}", std::process::id()));
+        let dir = tempfile::tempdir().expect("a temporary directory");
         for run in 0..100 {
-            drop(Life::begin(&dir, &run.to_string()).expect("a temporary directory"));
+            drop(Life::begin(dir.path(), &run.to_string()).expect("a temporary directory"));
         }
-        let left = std::fs::read_dir(dir.join("life")).expect("it was made").count();
+        let left = std::fs::read_dir(dir.path().join("life")).expect("it was made").count();
         assert!(left <= SWEEP_ABOVE + 1, "{left} files");
     }
 }

@@ -157,19 +157,14 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    fn temp(name: &str) -> std::path::PathBuf {
-        let dir = std::env::temp_dir().join(format!("dms-flock-{}-{name}", std::process::id()));
-        make_dir(&dir).expect("a temporary directory");
-        dir
-    }
-
     fn take(path: &Path, mode: Mode, wait: Wait) -> Option<Lock> {
         Lock::take(path, mode, wait).expect("the lock file can be opened")
     }
 
     #[test]
     fn a_second_taker_waits_and_gives_up_in_time() {
-        let path = temp("wait").join("x.lock");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.lock");
         let _held = take(&path, Mode::Exclusive, Wait::No).expect("free");
         let start = Instant::now();
         assert!(take(&path, Mode::Shared, Wait::For(Duration::from_millis(80))).is_none());
@@ -180,7 +175,8 @@ mod tests {
 
     #[test]
     fn a_waiter_has_the_lock_as_soon_as_it_is_free() {
-        let path = temp("handover").join("x.lock");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.lock");
         let held = take(&path, Mode::Exclusive, Wait::No).expect("free");
         let (started, wait) = mpsc::channel();
         let waiter = std::thread::spawn({
@@ -197,7 +193,8 @@ mod tests {
 
     #[test]
     fn shared_holders_stand_beside_each_other() {
-        let path = temp("shared").join("x.lock");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.lock");
         let _one = take(&path, Mode::Shared, Wait::No).expect("free");
         let _two = take(&path, Mode::Shared, Wait::No).expect("shared");
         assert!(take(&path, Mode::Exclusive, Wait::No).is_none());
@@ -205,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_lock_file_that_was_removed_and_made_anew_is_another_lock() {
-        let path = temp("removed").join("x.lock");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.lock");
         let old = take(&path, Mode::Exclusive, Wait::No).expect("free");
         std::fs::remove_file(&path).expect("it is there");
         let new = take(&path, Mode::Exclusive, Wait::No).expect("a new file");
@@ -215,8 +213,8 @@ mod tests {
 
     #[test]
     fn a_symbolic_link_is_refused() {
-        let path = temp("link").join("x.lock");
-        let _ = std::fs::remove_file(&path);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.lock");
         std::os::unix::fs::symlink("/etc/passwd", &path).expect("a fresh name");
         assert!(Lock::take(&path, Mode::Exclusive, Wait::No).is_err());
     }

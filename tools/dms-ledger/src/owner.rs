@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn a_run_that_has_one_request_at_a_time_has_ended_its_last_one() {
-        let path = std::env::temp_dir().join(format!("dms-owner-{}", std::process::id()));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("life");
         let held = dms_flock::Lock::take(&path, dms_flock::Mode::Exclusive, dms_flock::Wait::No);
         let held = held.expect("a temporary file").expect("nobody else locks it");
         let me = owner("1", path.to_str());

@@ -16,9 +16,11 @@ pub(crate) struct Sqlite {
     connection: Connection,
 }
 
-/// The path in `sqlite:///relative` or `sqlite:////absolute`; `None` for another URL.
+/// The path in `sqlite:///relative` or `sqlite:////absolute`; `None` for another URL. A ledger in
+/// memory would be another one in each stage.
 pub(crate) fn path_of(url: &str) -> Option<PathBuf> {
-    url.strip_prefix("sqlite:///").filter(|path| !path.is_empty()).map(PathBuf::from)
+    let path = url.strip_prefix("sqlite:///")?;
+    (!path.is_empty() && path != ":memory:").then(|| PathBuf::from(path))
 }
 
 impl Sqlite {

@@ -36,7 +36,7 @@ pub(crate) fn serve(
     command: &[OsString],
     mut output: impl Write,
 ) -> Result<Exit, Failure> {
-    let mut filter = Some(Filter::start(rules.locks, command)?);
+    let mut filter = Running { current: Some(Filter::start(rules.locks, command)?), lost: None };
     let mut errors = false;
     let mut lines = Lines::on_stdin(MAX_REQUEST).context("unable to read", "stdin")?;
     while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
@@ -55,14 +55,14 @@ pub(crate) fn serve(
             written => written.context("unable to write", "stdout")?,
         }
     }
-    let end = filter.map(Filter::finish).transpose()?;
-    Ok(exit(errors, end))
+    let end = filter.current.map(Filter::finish).transpose()?;
+    Ok(exit(errors, end.or(filter.lost)))
 }
 
 /// One line under its locks. A filter that is lost is ended before they are released.
 fn answer(
     rules: &Rules<'_>,
-    filter: &mut Option<Filter>,
+    filter: &mut Running,
     command: &[OsString],
     line: &[u8],
     target: &TargetId,
@@ -72,10 +72,10 @@ fn answer(
         Ok(held) => held,
         Err(response) => return Ok(error_line(&response)),
     };
-    let mut running = match filter.take() {
+    let mut running = match filter.current.take() {
         Some(running) if !running.is_spent() => running,
         Some(spent) => {
-            lost(spent)?;
+            filter.lose(spent)?;
             Filter::start(rules.locks, command)?
         }
         None => Filter::start(rules.locks, command)?,
@@ -83,21 +83,30 @@ fn answer(
     let patience = deadline.map_or(rules.patience, |deadline| deadline.left() + GRACE);
     match running.ask(line, patience) {
         Ok(answer) => {
-            *filter = Some(running);
+            filter.current = Some(running);
             Ok(answer)
         }
         Err(why) => {
-            lost(running)?;
+            filter.lose(running)?;
             Ok(error_line(&explain(&why, patience)))
         }
     }
 }
 
-/// Ends what is left of a filter that cannot be used any more.
-fn lost(filter: Filter) -> Result<(), Failure> {
-    let end = filter.kill()?;
-    log::warn!("the filter was lost ({end}) and is started anew");
-    Ok(())
+/// The filter, and how the last one that was lost had ended.
+struct Running {
+    current: Option<Filter>,
+    lost: Option<ExitStatus>,
+}
+
+impl Running {
+    /// Ends what is left of a filter that cannot be used any more.
+    fn lose(&mut self, filter: Filter) -> Result<(), Failure> {
+        let end = filter.kill()?;
+        log::warn!("the filter was lost ({end}) and is started anew");
+        self.lost = Some(end);
+        Ok(())
+    }
 }
 
 fn explain(lost: &Lost, patience: Duration) -> Response {

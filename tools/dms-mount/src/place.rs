@@ -169,12 +169,6 @@ mod tests {
         Place::find(&[base.to_owned()], &path)
     }
 
-    fn base(name: &str) -> PathBuf {
-        let base = std::env::temp_dir().join(format!("dms-place-{}-{name}", std::process::id()));
-        fs::create_dir_all(&base).expect("a temporary directory");
-        fs::canonicalize(base).expect("it is there")
-    }
-
     #[test]
     fn a_path_beside_the_base_is_refused() {
         for bad in ["/etc", "/srv/mounts", "/srv/mountsx/t", "/"] {
@@ -186,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_mount_point_is_made_and_removed_but_not_what_is_in_it() {
-        let base = base("make");
+        let base = tempfile::tempdir().expect("a temporary directory");
+        let base = fs::canonicalize(dir.path()).expect("it is there");
         let place = place(&base, "a/b").expect("below the base");
         assert!(place.make().expect("nothing is in the way"));
         assert!(!place.make().expect("it is there"));
@@ -199,8 +194,8 @@ mod tests {
 
     #[test]
     fn a_link_on_the_way_is_refused() {
-        let base = base("link");
-        let _ = fs::remove_file(base.join("out"));
+        let base = tempfile::tempdir().expect("a temporary directory");
+        let base = fs::canonicalize(dir.path()).expect("it is there");
         std::os::unix::fs::symlink("/etc", base.join("out")).expect("a fresh name");
         let mounts = Mounts::read().expect("/proc is there");
         for below in ["out", "out/x"] {

@@ -169,9 +169,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn run_dir(name: &str) -> RunDir {
-        let dir = std::env::temp_dir().join(format!("dms-run-{}-{name}", std::process::id()));
-        RunDir::open(&dir).expect("a temporary directory")
+    fn run_dir() -> (tempfile::TempDir, RunDir) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let run = RunDir::open(dir.path()).expect("it can be written");
+        (dir, run)
     }
 
     fn plan(ledger: &str, seq: u64) -> Plan {
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_lower_fence_is_refused_and_an_equal_one_is_a_repeat() {
-        let run = run_dir("fence");
+        let (_dir, run) = run_dir();
         let pass = |ledger, seq| run.pass_fence(&plan(ledger, seq)).expect("it can be written");
         assert!(pass("a", 5) && pass("a", 5) && pass("a", 7));
         assert!(!pass("a", 6));
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_record_is_kept_and_forgotten_with_its_pid_file() {
-        let run = run_dir("record");
+        let (_dir, run) = run_dir();
         let target = TargetId::try_from("t".to_owned()).expect("a valid id");
         let record = Record {
             target: target.clone(),

@@ -20,7 +20,10 @@ const UMOUNT_FAILED: i32 = 32;
 
 /// Unmounts the target, if it is mounted; done is when its daemon has ended.
 pub(crate) fn unmount(act: &Act<'_>, path: &MountPath) -> Result<Response, Failed> {
-    let record = act.node.run_dir.load(act.target).filter(|record| record.path == act.place.path());
+    let record = act.node.run_dir.load(act.target);
+    // A record of a mount elsewhere is none of ours to forget.
+    let is_elsewhere = record.as_ref().is_some_and(|record| record.path != act.place.path());
+    let record = record.filter(|_| !is_elsewhere);
     let found = act.mounts.at(act.place.path());
     if let Some(found) = found
         && !s3::is_ours(found, act.target)
@@ -41,7 +44,9 @@ pub(crate) fn unmount(act: &Act<'_>, path: &MountPath) -> Result<Response, Faile
         );
         return Err(Failed::new(ErrorCode::Busy, text));
     }
-    clean_up(act, record.as_ref());
+    if !is_elsewhere {
+        clean_up(act, record.as_ref());
+    }
     let text = match found {
         Some(_) => format!("Target unmounted successfully from {path}"),
         None => format!("Target not mounted at {path}"),
