@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_mount_point_is_made_and_removed_but_not_what_is_in_it() {
-        let base = tempfile::tempdir().expect("a temporary directory");
+        let dir = tempfile::tempdir().expect("a temporary directory");
         let base = fs::canonicalize(dir.path()).expect("it is there");
         let place = place(&base, "a/b").expect("below the base");
         assert!(place.make().expect("nothing is in the way"));
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_link_on_the_way_is_refused() {
-        let base = tempfile::tempdir().expect("a temporary directory");
+        let dir = tempfile::tempdir().expect("a temporary directory");
         let base = fs::canonicalize(dir.path()).expect("it is there");
         std::os::unix::fs::symlink("/etc", base.join("out")).expect("a fresh name");
         let mounts = Mounts::read().expect("/proc is there");
