@@ -34,8 +34,9 @@ impl Lab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(nix::unistd::geteuid().is_root(), "these tests mount: they have to run as root");
         assert!(Path::new("/dev/fuse").exists(), "these tests mount: there is no /dev/fuse");
+        // Of one width, so that no lab's path is the beginning of another's.
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let root = std::env::temp_dir().join(format!("dms-lab-{}-{number}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("dms-lab-{}-{number:04}", std::process::id()));
         for dir in ["bucket-root/bucket", "secrets", "mnt"] {
             fs::create_dir_all(root.join(dir)).expect("a temporary directory");
         }

@@ -5,11 +5,11 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use dms_tests::{Lab, Process, eventually, is_long_run};
+use dms_tests::{Filter, Lab, Process, eventually, is_long_run};
 use nix::sys::signal::Signal;
 
-/// How many kills: two hundred, or two thousand in a long run.
-fn rounds() -> u32 {
+/// How many operations have to be cut between plan and commit: two hundred, or two thousand.
+fn wanted() -> usize {
     if is_long_run() { 2000 } else { 200 }
 }
 
@@ -67,23 +67,35 @@ fn crash(
     hit.then_some(victim)
 }
 
+/// The operations whose pipeline ended between plan and commit.
+fn cut_operations(lab: &Lab) -> usize {
+    let cut = |op: &serde_json::Value| {
+        op["message"].as_str().is_some_and(|m| m.contains("pipeline ended"))
+    };
+    lab.history("t1").iter().filter(|op| cut(op)).count()
+}
+
 #[test]
 fn two_hundred_kills_of_any_stage_are_repaired_by_the_next_command() {
     let lab = Lab::new();
     let mut dice = Dice(42);
     let mut hits: BTreeMap<&str, u32> = BTreeMap::new();
     let mut unknown = 0;
-    // Job 1 stays throughout half of the rounds, so that unmounts of job 2 are of both kinds.
-    for round in 0..rounds() {
+    // Job 1 stays for some rounds, so that mounts and unmounts of job 2 are of both kinds.
+    for round in 0.. {
         if round % 50 == 0 {
+            if cut_operations(&lab) >= wanted() {
+                break;
+            }
+            assert!(round < 20 * wanted(), "too few kills hit an operation: {hits:?}");
             lab.mount(1, "t1");
-        } else if round % 50 == 25 {
+        } else if round % 50 == 10 {
             lab.unmount(1, "t1");
         }
-        let job_1 = round % 50 < 25;
+        let job_1 = round % 50 < 10;
         let action = if round % 2 == 0 { "mount" } else { "unmount" };
         let victim = ["plan", "mount", "commit", "lock", "sh"][dice.below(5) as usize];
-        let after = Duration::from_micros(dice.below(40_000));
+        let after = Duration::from_micros(dice.below(25_000));
         if let Some(hit) = crash(&lab, action, 2, victim, after) {
             *hits.entry(hit).or_default() += 1;
         }
@@ -110,8 +122,7 @@ fn two_hundred_kills_of_any_stage_are_repaired_by_the_next_command() {
             assert_eq!(object, round.to_string(), "written beside the mount");
         }
     }
-    let total: u32 = hits.values().sum();
-    assert!(hits.len() == 5 && total >= rounds() / 4, "too few kills hit anything: {hits:?}");
+    assert_eq!(hits.len(), 5, "a stage was never hit: {hits:?}");
     report(&hits, unknown);
 
     lab.mount(3, "t1");
@@ -131,6 +142,33 @@ fn two_hundred_kills_of_any_stage_are_repaired_by_the_next_command() {
     assert_eq!(pending, 0, "an operation was never settled");
     let left = std::fs::read_dir(lab.path("lock/life")).expect("it was made").count();
     assert!(left <= 40, "{left} life locks of dead runs lie about");
+}
+
+#[test]
+fn a_mount_that_was_cut_in_half_is_taken_away_by_an_unmount_at_once() {
+    let lab = Lab::new();
+    let mut request = lab.request("mount", 1, "t1");
+    let mut cut = 0;
+    for round in 0..40 {
+        request["action"] = "mount".into();
+        let mut node = Filter::start(&mut lab.command("dms-mount", &[]));
+        node.tell(&request);
+        let end = Instant::now() + Duration::from_micros(round * 700);
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        let process = Process { pid: node.pid(), command: String::new() };
+        process.signal(Signal::SIGKILL);
+        node.end();
+        cut += u32::from(!lab.daemons("t1").is_empty());
+        request["action"] = "unmount".into();
+        let start = Instant::now();
+        let answer = lab.feed("dms-mount", &[], &request.to_string()).line();
+        assert_eq!(answer["status"], "success", "round {round}: {answer}");
+        assert!(start.elapsed() < Duration::from_secs(5), "round {round}: {:?}", start.elapsed());
+        lab.assert_gone("t1");
+    }
+    assert!(cut >= 5, "only {cut} kills left a daemon behind");
 }
 
 /// What was hit, for whoever reads the test's output.

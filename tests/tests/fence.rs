@@ -208,3 +208,34 @@ fn a_slow_commit_behind_a_typed_unmount_still_records_it() {
     assert_eq!(run.expect(0).line()["unmounted"], true);
     assert_eq!(lab.history("t1")[0]["status"], "success");
 }
+
+#[test]
+fn an_unmount_that_comes_again_late_does_not_unmount_under_its_job() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    // An unmount whose outcome nobody knows; then the job mounts again.
+    let mut unmount = lab.request("unmount", 1, "t1");
+    unmount["request_id"] = json!("late");
+    let planned = lab.feed("dms-ledger", &["plan"], &unmount.to_string()).expect(0).line();
+    let unknown = json!({"status": "error", "error_msg": "timeout", "success_msg": null,
+        "error_code": "timeout", "plan": planned["plan"]});
+    lab.feed("dms-ledger", &["commit"], &unknown.to_string()).expect(1);
+    lab.mount(1, "t1");
+    let late = lab.send(&unmount);
+    assert_eq!(late["error_code"], "stale", "{late}");
+    assert!(lab.mounted("t1").is_some(), "unmounted under job 1");
+    assert_eq!(lab.users("t1"), [1]);
+}
+
+#[test]
+fn a_request_whose_outcome_is_unknown_can_be_repeated_with_its_id() {
+    let lab = Lab::new();
+    let mut mount = lab.request("mount", 1, "t1");
+    mount["request_id"] = json!("again");
+    let planned = lab.feed("dms-ledger", &["plan"], &mount.to_string()).expect(0).line();
+    let unknown = json!({"status": "error", "error_msg": "lost", "success_msg": null,
+        "error_code": "internal", "plan": planned["plan"]});
+    lab.feed("dms-ledger", &["commit"], &unknown.to_string()).expect(1);
+    assert_eq!(lab.send(&mount)["physically_mounted"], true);
+    assert_eq!(lab.users("t1"), [1]);
+}

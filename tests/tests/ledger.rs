@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use dms_tests::{Lab, NODE, run};
+use dms_tests::{Held, Lab, NODE, eventually, run};
 use serde_json::{Value, json};
 
 #[test]
@@ -39,13 +39,78 @@ fn init_can_be_repeated_and_keeps_what_is_there() {
 fn a_ledger_of_a_newer_version_is_refused_and_left_alone() {
     let lab = Lab::new();
     lab.feed("dms-ledger", &["init"], "").expect(0);
-    let newer = "UPDATE dms_ledger_about SET value = '99' WHERE name = 'schema_version'";
-    lab.shell(&format!("sqlite3 state/ledger.db \"{newer}\"")).expect(0);
-    for args in [&["init"][..], &["list"], &["plan"]] {
+    let sql = "UPDATE dms_ledger_about SET value = '99' WHERE name = 'schema_version';
+        DROP INDEX idx_deleted;";
+    lab.shell(&format!("sqlite3 state/ledger.db \"{sql}\"")).expect(0);
+    for args in [&["init"][..], &["list"], &["plan"], &["commit"]] {
         let refused = lab.feed("dms-ledger", args, "");
-        refused.expect(111);
+        refused.expect(100);
         assert!(refused.stderr.contains("schema version 99"), "{refused}");
     }
+    let schema = lab.shell("sqlite3 state/ledger.db .schema");
+    assert!(
+        schema.stdout.contains("idx_host") && !schema.stdout.contains("idx_deleted"),
+        "{schema}"
+    );
+}
+
+#[test]
+fn a_database_of_somebody_else_is_refused_and_left_alone() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("state")).expect("room for it");
+    lab.shell("sqlite3 state/ledger.db 'CREATE TABLE theirs (x)'").expect(0);
+    lab.feed("dms-ledger", &["init"], "").expect(100);
+    assert_eq!(lab.shell("sqlite3 state/ledger.db .tables").stdout.trim(), "theirs");
+}
+
+#[test]
+fn a_ledger_in_memory_is_refused() {
+    let lab = Lab::new();
+    for url in ["sqlite:///:memory:", "sqlite:///", "sqlite://", "ledger.db"] {
+        let mut command = lab.command("dms-ledger", &["list"]);
+        run(command.env("DMS_DB_URL", url), b"").expect(100);
+    }
+}
+
+#[test]
+fn what_cannot_be_recorded_is_never_a_success_and_does_not_keep_the_caller() {
+    let lab = Lab::new();
+    let secret = lab.secret("good", |_| ());
+    let acted = lab.shell(&format!(
+        "dms-ledger mount --job-id 1 --target-id t1 --host {NODE} --target-type s3 \
+         --secret-ref {secret} | dms-mount"
+    ));
+    // Somebody writes to the ledger, and does not end.
+    let script = "echo 'BEGIN EXCLUSIVE; SELECT \"held\";'; read x";
+    let script = format!("{{ {script}; }} | sqlite3 state/ledger.db");
+    let holder = Held::start(lab.command("sh", &["-c", &script]).current_dir(lab.path("")));
+    let start = std::time::Instant::now();
+    let mut commit = lab.command("dms-ledger", &["commit"]);
+    let answer = run(commit.env("DMS_REQUEST_TIMEOUT", "1"), acted.stdout.as_bytes());
+    assert_eq!(answer.expect(1).line()["error_code"], "database", "{answer}");
+    assert!(start.elapsed().as_secs() < 8, "after {:?}", start.elapsed());
+    holder.release();
+    assert_eq!(lab.users("t1"), [0; 0]);
+    // It can be recorded later: the operation is still its own.
+    assert_eq!(lab.feed("dms-ledger", &["commit"], &acted.stdout).line()["status"], "success");
+    assert_eq!(lab.users("t1"), [1]);
+}
+
+#[test]
+fn a_plan_that_nobody_takes_does_not_keep_its_target() {
+    let lab = Lab::new();
+    let secret = lab.secret("good", |_| ());
+    let flags = format!("--target-id t1 --host {NODE} --target-type s3 --secret-ref {secret}");
+    // The reader is gone before the plan is written.
+    let script = format!("(sleep 0.2; dms-ledger mount --job-id 1 {flags}) | true");
+    lab.shell(&script).expect(0);
+    eventually("the plan is made", || !lab.history("t1").is_empty());
+    eventually("it is withdrawn", || lab.history("t1")[0]["status"] != "pending");
+    let on_terminal =
+        lab.shell(&format!("script -qec 'dms-ledger mount --job-id 1 {flags}' /dev/null"));
+    assert!(on_terminal.expect(100).stdout.contains("terminal"), "{on_terminal}");
+    lab.mount(2, "t1");
+    assert_eq!(lab.users("t1"), [2]);
 }
 
 #[test]

@@ -270,3 +270,19 @@ fn a_deadline_that_has_passed_starts_nothing() {
     }
     lab.assert_gone("t1");
 }
+
+#[test]
+fn a_request_that_grows_when_it_is_written_out_is_refused_before_it_reserves_anything() {
+    let lab = Lab::new();
+    let mut request = lab.request("mount", 1, "t1").to_string();
+    // Each number is four bytes as it comes, and eighteen as it goes on.
+    request.pop();
+    request.push_str(&format!(",\"numbers\":[{}1e15]}}", "1e15,".repeat(100_000)));
+    assert_eq!(
+        lab.send(&serde_json::from_str(&request).expect("JSON"))["error_code"],
+        "validation"
+    );
+    let answer = lab.feed("dms-pipeline", &[], &format!("{request}\n")).line();
+    assert_eq!(answer["error_code"], "validation", "{answer}");
+    assert!(lab.history("t1").is_empty(), "an operation was opened");
+}

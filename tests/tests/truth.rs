@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 
-use dms_tests::{Lab, eventually, mount_source};
+use dms_tests::{Filter, Lab, eventually, mount_source, run};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 fn tmpfs(path: &Path) {
@@ -213,4 +215,129 @@ fn an_unmount_at_another_path_leaves_the_mount_and_its_record_alone() {
     assert!(lab.path("run/s3/t1.pid").exists() && lab.path("run/mounts/t1").exists());
     lab.unmount(1, "t1");
     lab.assert_gone("t1");
+}
+
+#[test]
+fn a_job_that_means_another_bucket_is_not_told_yes() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("bucket-root/other")).expect("room for it");
+    let other = lab.secret("other", |secret| secret["bucket"] = json!("other"));
+    let same = lab.secret("same", |_| ());
+    lab.mount(1, "t1");
+    let with = |job: i32, secret: &str| {
+        let mut request = lab.request("mount", job, "t1");
+        request["backup_target"]["secret_ref"] = json!(secret);
+        lab.send(&request)
+    };
+    let answer = with(2, &other);
+    assert_eq!(answer["error_code"], "mount", "{answer}");
+    assert!(answer["error_msg"].as_str().is_some_and(|msg| msg.contains("bucket")), "{answer}");
+    // Another secret may open the same bucket.
+    assert_eq!(with(3, &same)["reused_existing"], true);
+    assert_eq!(lab.users("t1"), [1, 3]);
+    // Also where all that is left to compare is what the kernel says.
+    fs::remove_dir_all(lab.path("run")).expect("it is a plain directory");
+    assert_eq!(with(4, &other)["error_code"], "mount");
+    assert_eq!(with(4, &same)["status"], "success");
+}
+
+#[test]
+fn a_run_directory_without_room_leaves_nothing_half_done() {
+    let lab = Lab::new();
+    lab.feed("dms-mount", &["list"], "").expect(0);
+    // No record can be written: there is a directory where the file should be.
+    fs::create_dir(lab.path("run/mounts/t1")).expect("room for it");
+    let answer = lab.send(&lab.request("mount", 1, "t1"));
+    assert_eq!(answer["error_code"], "mount", "{answer}");
+    assert_eq!((lab.mounted("t1"), lab.daemons("t1")), (None, vec![]));
+    assert!(!lab.mount_point("t1").exists(), "the mount point is left");
+    assert!(!lab.path("run/mounts/.t1").exists(), "a temporary file is left");
+    fs::remove_dir(lab.path("run/mounts/t1")).expect("it is empty");
+    lab.mount(1, "t1");
+}
+
+#[test]
+fn a_signal_does_not_cut_an_act_in_half() {
+    let lab = Lab::new();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut node = Filter::start(&mut lab.command("dms-mount", &[]));
+        let mut request = lab.request("mount", 1, "t1");
+        request["jobid"] = Value::Null;
+        node.tell(&request);
+        eventually("it has begun", || !lab.daemons("t1").is_empty());
+        kill(Pid::from_raw(node.pid()), signal).expect("it runs");
+        assert_eq!(node.answer()["status"], "success");
+        node.end();
+        assert!(fs::read_dir(lab.mount_point("t1")).is_ok(), "the mount does not work");
+        request["action"] = json!("unmount");
+        lab.feed("dms-mount", &[], &request.to_string()).expect(0);
+        lab.assert_gone("t1");
+    }
+}
+
+#[test]
+fn an_idle_stage_ends_at_a_signal() {
+    let lab = Lab::new();
+    let node = Filter::start(&mut lab.command("dms-mount", &[]));
+    let pid = node.pid();
+    let ready = format!("/proc/{pid}/status");
+    // Caught, not deadly: the mask of caught signals has both once it is ready.
+    eventually("it is ready", || {
+        let status = fs::read_to_string(&ready).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
+        caught.is_some_and(|mask| {
+            u64::from_str_radix(mask, 16).is_ok_and(|mask| mask & 0x4002 == 0x4002)
+        })
+    });
+    kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
+    node.end();
+}
+
+#[test]
+fn what_was_done_is_recorded_although_the_caller_is_gone() {
+    let lab = Lab::new();
+    let mut pipeline = Filter::start(&mut lab.pipeline_command());
+    pipeline.tell(&lab.request("mount", 1, "t1"));
+    eventually("the act has begun", || !lab.daemons("t1").is_empty());
+    kill(Pid::from_raw(pipeline.pid()), Signal::SIGKILL).expect("it runs");
+    pipeline.end();
+    eventually("it is recorded", || lab.history("t1")[0]["status"] == "success");
+    assert_eq!(lab.users("t1"), [1]);
+    lab.unmount(1, "t1");
+    lab.assert_gone("t1");
+}
+
+#[test]
+fn two_targets_that_meet_at_one_path_do_not_cover_each_other() {
+    let lab = Lab::new();
+    // The base by two names: to the ledger, these are two paths.
+    std::os::unix::fs::symlink(lab.path("mnt"), lab.path("also")).expect("a fresh name");
+    let bases = format!("{}:{}", lab.path("mnt").display(), lab.path("also").display());
+    for round in 0..10 {
+        let answers: Vec<Value> = thread::scope(|scope| {
+            let lab = &lab;
+            let bases = &bases;
+            let jobs = [(1, "a", "mnt"), (2, "b", "also")].map(|(job, target, base)| {
+                scope.spawn(move || {
+                    let mut request = lab.request("mount", job, target);
+                    request["backup_target"]["filesystem_export_mount_path"] =
+                        json!(lab.path(base).join("x").display().to_string());
+                    let mut pipeline = lab.pipeline_command();
+                    pipeline.env("DMS_MOUNT_BASE", bases);
+                    run(&mut pipeline, format!("{request}\n").as_bytes()).line()
+                })
+            });
+            jobs.into_iter().map(|job| job.join().expect("it answers")).collect()
+        });
+        let told_yes: Vec<_> = (0..2).filter(|&n| answers[n]["status"] == "success").collect();
+        assert_eq!(told_yes.len(), 1, "round {round}: {answers:?}");
+        let (job, target) = [(1, "a"), (2, "b")][told_yes[0]];
+        let source = mount_source(&lab.path("mnt/x"));
+        assert_eq!(source, Some(format!("dms:{target}/bucket")), "round {round}");
+        let mut pipeline = lab.pipeline_command();
+        pipeline.env("DMS_MOUNT_BASE", &bases);
+        let request = format!("{}\n", lab.request("unmount", job, target));
+        assert_eq!(run(&mut pipeline, request.as_bytes()).line()["unmounted"], true);
+        assert_eq!(mount_source(&lab.path("mnt/x")), None, "round {round}: something is left");
+    }
 }

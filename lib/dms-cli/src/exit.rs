@@ -56,9 +56,20 @@ impl Failure {
         Failure::new(Exit::Permanent, text)
     }
 
+    /// Whether trying again may help.
+    pub fn is_temporary(&self) -> bool {
+        self.exit == Exit::Temporary
+    }
+
     /// Network, database, system call.
     pub fn temporary(text: impl Into<String>) -> Self {
         Failure::new(Exit::Temporary, text)
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 use crate::host::node_name;
@@ -12,6 +12,10 @@ use crate::host::node_name;
 pub struct Settings {
     /// `DMS_DB_URL`: the ledger. Default: SQLite, `ledger.db` in the state directory.
     pub db_url: String,
+    /// `DMS_RABBITMQ_URL`, no default: the broker. For the tools that speak to it.
+    pub rabbitmq_url: Option<String>,
+    /// `DMS_AUTH_URL`, no default: Keystone. For the tools that fetch secrets from Barbican.
+    pub auth_url: Option<String>,
     /// `DMS_LOCK_DIR`, default `/var/lock/trilio-dms`: one per host, never shared between hosts.
     pub lock_dir: PathBuf,
     /// `DMS_LOCK_TIMEOUT`, in seconds, default 300: how long to wait for a lock.
@@ -80,14 +84,26 @@ impl Settings {
             }
         };
         let state_dir = directory("DMS_STATE_DIR", "/var/lib/trilio-dms")?;
-        let bases = text("DMS_MOUNT_BASE")?.or(text("DMS_MOUNT_BASE_PATH")?);
+        let bases = match text("DMS_MOUNT_BASE")? {
+            Some(bases) => mount_bases("DMS_MOUNT_BASE", &bases)?,
+            None => mount_bases(
+                "DMS_MOUNT_BASE_PATH",
+                text("DMS_MOUNT_BASE_PATH")?.as_deref().unwrap_or(MOUNT_BASE),
+            )?,
+        };
+        let request_timeout = seconds("DMS_REQUEST_TIMEOUT", text("DMS_REQUEST_TIMEOUT")?)?;
+        if request_timeout.is_zero() {
+            return Err(SettingError("DMS_REQUEST_TIMEOUT is 0: no request could be done".into()));
+        }
         Ok(Settings {
             db_url: text("DMS_DB_URL")?
                 .unwrap_or_else(|| format!("sqlite:///{}", state_dir.join("ledger.db").display())),
             lock_dir: directory("DMS_LOCK_DIR", "/var/lock/trilio-dms")?,
             lock_timeout: seconds("DMS_LOCK_TIMEOUT", text("DMS_LOCK_TIMEOUT")?)?,
-            request_timeout: seconds("DMS_REQUEST_TIMEOUT", text("DMS_REQUEST_TIMEOUT")?)?,
-            mount_bases: mount_bases(bases)?,
+            request_timeout,
+            mount_bases: bases,
+            rabbitmq_url: text("DMS_RABBITMQ_URL")?,
+            auth_url: text("DMS_AUTH_URL")?,
             node_id: text("DMS_NODE_ID")?.unwrap_or_else(node_name),
             run_dir: directory("DMS_RUN_DIR", "/run/dms")?,
             secret_dir: match text("DMS_SECRET_DIR")? {
@@ -98,19 +114,22 @@ impl Settings {
     }
 }
 
-fn mount_bases(value: Option<String>) -> Result<Vec<PathBuf>, SettingError> {
-    let value = value.unwrap_or_else(|| "/var/lib/trilio/triliovault-mounts".to_owned());
+const MOUNT_BASE: &str = "/var/lib/trilio/triliovault-mounts";
+
+fn mount_bases(name: &str, value: &str) -> Result<Vec<PathBuf>, SettingError> {
     let bases: Vec<PathBuf> =
         value.split(':').filter(|base| !base.is_empty()).map(PathBuf::from).collect();
     for base in &bases {
-        if !base.is_absolute() || base.parent().is_none() {
-            return Err(SettingError(format!(
-                "DMS_MOUNT_BASE {base:?} is not a directory below /"
-            )));
+        let mut parts = base.components();
+        let rooted = parts.next() == Some(Component::RootDir);
+        let plain = parts.all(|part| matches!(part, Component::Normal(_)));
+        if !rooted || !plain || base.parent().is_none() {
+            let text = format!("{name} {base:?} is not a directory below / without \"..\"");
+            return Err(SettingError(text));
         }
     }
     if bases.is_empty() {
-        return Err(SettingError("DMS_MOUNT_BASE names no directory".into()));
+        return Err(SettingError(format!("{name} names no directory")));
     }
     Ok(bases)
 }
@@ -163,6 +182,9 @@ mod tests {
             ("DMS_MOUNT_BASE", "relative"),
             ("DMS_MOUNT_BASE", "/"),
             ("DMS_MOUNT_BASE", ":"),
+            ("DMS_MOUNT_BASE", "/srv/../etc"),
+            ("DMS_MOUNT_BASE_PATH", "relative"),
+            ("DMS_REQUEST_TIMEOUT", "0"),
             ("DMS_LOCK_DIR", "locks"),
             ("DMS_SECRET_DIR", "."),
         ] {

@@ -104,7 +104,8 @@ fn open(path: &Path) -> io::Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
+        // Whoever can open it can hold it: nobody but its owner.
+        .mode(0o600)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NOCTTY).bits())
         .open(path)
 }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,16 +27,13 @@ pub enum Line {
     TooLong,
 }
 
-/// The lines on stdin, for as long as somebody reads what we write on stdout.
-///
-/// In a pipeline a dead stage is noticed by the ones behind it, whose input ends. The ones before
-/// it would notice only when they next write: they wait for both, so that a pipeline that has lost
-/// any of its stages ends as a whole, and whoever waits for its answer learns of it.
+/// The lines on stdin.
 #[derive(Debug)]
 pub struct Lines {
     input: BufReader<File>,
-    output: io::Stdout,
     limit: usize,
+    /// Descriptors that end the wait for the next line, and how.
+    watched: Vec<(File, PollFlags)>,
 }
 
 impl Lines {
@@ -46,36 +43,62 @@ impl Lines {
     /// If stdin is closed.
     pub fn on_stdin(limit: usize) -> io::Result<Self> {
         let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        Ok(Lines { input: BufReader::with_capacity(64 << 10, input), output: io::stdout(), limit })
+        Ok(Lines { input: BufReader::with_capacity(64 << 10, input), limit, watched: Vec::new() })
     }
 
-    /// The next line; `None` at the end of the input, or once nobody reads our output.
+    /// Ends when nobody reads our stdout any more.
+    ///
+    /// In a pipeline a dead stage is noticed by the ones behind it, whose input ends. The ones
+    /// before it would notice only when they next write. So that a pipeline that has lost any of
+    /// its stages ends as a whole, they wait for both.
+    ///
+    /// # Errors
+    /// If stdout is closed.
+    pub fn while_read(mut self) -> io::Result<Self> {
+        let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        self.watched.push((output, PollFlags::empty()));
+        Ok(self)
+    }
+
+    /// Ends when there is something to read from `stop`; a line that is being worked on is
+    /// finished first.
+    #[must_use]
+    pub fn until(mut self, stop: OwnedFd) -> Self {
+        self.watched.push((stop.into(), PollFlags::POLLIN));
+        self
+    }
+
+    /// The next line; `None` at the end.
     ///
     /// # Errors
     /// If stdin cannot be read.
     pub fn next_line(&mut self) -> io::Result<Option<Line>> {
-        if self.input.buffer().is_empty()
-            && !wait_for_input(self.input.get_ref().as_fd(), self.output.as_fd())?
-        {
+        let watched: Vec<_> = self.watched.iter().map(|(fd, flags)| (fd.as_fd(), *flags)).collect();
+        let input = self.input.get_ref().as_fd();
+        // Lines that were read ahead need no waiting, but an end that came first counts.
+        let read_ahead = !self.input.buffer().is_empty();
+        if !wait_for_input(input, &watched, !read_ahead)? {
             return Ok(None);
         }
         read_line(&mut self.input, self.limit)
     }
 }
 
-/// Waits until there is something to read (or the end of it). False: the reader of `output` is
-/// gone.
-fn wait_for_input(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut fds = [PollFd::new(input, PollFlags::POLLIN), PollFd::new(output, PollFlags::empty())];
+/// Waits until there is something to read (or the end of it), or only looks. False: one of the
+/// others came first.
+fn wait_for_input(
+    input: BorrowedFd<'_>,
+    watched: &[(BorrowedFd<'_>, PollFlags)],
+    wait: bool,
+) -> io::Result<bool> {
+    let timeout = if wait { PollTimeout::NONE } else { PollTimeout::ZERO };
+    let mut fds = vec![PollFd::new(input, PollFlags::POLLIN)];
+    fds.extend(watched.iter().map(|&(fd, flags)| PollFd::new(fd, flags)));
     loop {
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, timeout) {
             Err(Errno::EINTR) => {}
             Err(why) => return Err(why.into()),
-            Ok(_) => {
-                let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
-                let [input, output] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-                return Ok(!output.intersects(gone) || input.contains(PollFlags::POLLIN));
-            }
+            Ok(_) => return Ok(!fds[1..].iter().any(|fd| fd.any().unwrap_or_default())),
         }
     }
 }
@@ -168,20 +191,27 @@ mod tests {
         let (input, _writer) = io::pipe().expect("a pipe");
         let (reader, output) = io::pipe().expect("a pipe");
         drop(reader);
-        assert!(!wait_for_input(input.as_fd(), output.as_fd()).expect("poll works"));
+        let output = [(output.as_fd(), PollFlags::empty())];
+        assert!(!wait_for_input(input.as_fd(), &output, true).expect("poll works"));
     }
 
     #[test]
-    fn input_that_is_there_is_read_first() {
+    fn a_word_to_stop_ends_the_wait_for_input() {
+        let (input, _writer) = io::pipe().expect("a pipe");
+        let (stop, mut stopper) = io::pipe().expect("a pipe");
+        stopper.write_all(b"x").expect("it fits");
+        let stop = [(stop.as_fd(), PollFlags::POLLIN)];
+        assert!(!wait_for_input(input.as_fd(), &stop, true).expect("poll works"));
+    }
+
+    #[test]
+    fn input_and_its_end_end_the_wait() {
         let (input, mut writer) = io::pipe().expect("a pipe");
+        let (_reader, output) = io::pipe().expect("a pipe");
+        let output = [(output.as_fd(), PollFlags::empty())];
         writer.write_all(b"x").expect("it fits");
-        let (reader, output) = io::pipe().expect("a pipe");
-        assert!(wait_for_input(input.as_fd(), output.as_fd()).expect("poll works"));
-        drop(reader);
-        assert!(wait_for_input(input.as_fd(), output.as_fd()).expect("poll works"));
+        assert!(wait_for_input(input.as_fd(), &output, true).expect("poll works"));
         drop(writer);
-        let mut rest = Vec::new();
-        io::Read::read_to_end(&mut { input }, &mut rest).expect("it ends");
-        assert_eq!(rest, b"x");
+        assert!(wait_for_input(input.as_fd(), &output, true).expect("poll works"));
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::fields::{filled, missing, name, object, optional, quote, string};
-use crate::line::MAX_REQUEST;
+use crate::line::{MAX_LINE, MAX_REQUEST};
 use crate::{Deadline, Host, Invalid, MountPath, OperationId, Plan, Secret, TargetId, TargetType};
 
 /// What is asked.
@@ -108,10 +108,10 @@ impl Request {
         let fields = object(line)?;
         let plan = match fields.get("plan") {
             None | Some(Value::Null) => None,
-            Some(plan) => Some(
-                Plan::deserialize(plan)
-                    .map_err(|why| Invalid(format!("plan is invalid: {why}")))?,
-            ),
+            // serde's own message would quote the value.
+            Some(plan) => {
+                Some(Plan::deserialize(plan).map_err(|_| Invalid::new("plan is no plan"))?)
+            }
         };
         if plan.is_none() && line.len() > MAX_REQUEST {
             return Err(Invalid::new("the request is longer than 1 MiB"));
@@ -161,6 +161,14 @@ impl Request {
         let plan = serde_json::to_value(plan).expect("a plan is plain data");
         fields.insert("plan".into(), plan);
         fields
+    }
+
+    /// Whether there is room for a plan in the line that we would write: it may be longer than
+    /// the one that came (`1e15` is written out).
+    pub fn has_room_for_plan(&self) -> bool {
+        /// More than any plan is long, in bytes.
+        const PLAN: usize = 16 << 10;
+        serde_json::to_vec(&self.fields).is_ok_and(|line| line.len() <= MAX_LINE - PLAN)
     }
 
     /// What the journal keeps of the request: what identifies it, by name; never a token, never

@@ -134,6 +134,17 @@ impl Planner {
     }
 }
 
+/// Ends the operation of a plan that nobody has taken: nothing was acted on.
+pub(crate) fn withdraw(store: &mut dyn Store, plan: &Plan) {
+    let answer = Response::error(ErrorCode::Internal, "nobody took the plan");
+    let closed = transaction(store, |store, now| {
+        journal::close(store, plan.operation.as_str(), Some(plan.seq), &answer, now)
+    });
+    if let Err(why) = closed {
+        log::warn!("operation {} stays pending: {why}", plan.operation);
+    }
+}
+
 /// What came of the wish for an operation of one's own.
 enum Reserved {
     /// It is pending, and it is ours.

@@ -39,7 +39,7 @@ pub(crate) fn of(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
         return Ok(Repeat::Pending);
     }
     if seen.is_unknown() {
-        return Ok(Repeat::Again(Box::new(seen)));
+        return again_unless_gone_on(store, wish, seen);
     }
     if seen.status == "success" && wish.action == Action::Mount {
         return again_if_bound(store, wish, seen);
@@ -52,6 +52,25 @@ pub(crate) fn of(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
         Some(Ok(response)) => Ok(answer(response)),
         _ => Ok(Repeat::Again(Box::new(seen))),
     }
+}
+
+/// Nobody knows how it went, so it is done again; but not if the job has since gone on, and got
+/// something else done: a late unmount must not unmount under it.
+fn again_unless_gone_on(store: &mut dyn Store, wish: &Wish<'_>, seen: Operation) -> Result<Repeat> {
+    let done_by_job = Filter {
+        job: Some(wish.job),
+        target: Some(wish.target.to_string()),
+        host: Some(wish.host.to_string()),
+        status: Some("success".to_owned()),
+        limit: Some(1),
+        ..Filter::default()
+    };
+    let last = journal::find(store, &done_by_job)?.into_iter().next();
+    if last.is_some_and(|last| last.created > seen.created) {
+        let text = format!("request {} is late: job {} has gone on since", wish.id, wish.job);
+        return Ok(answer(Response::error(ErrorCode::Stale, text)));
+    }
+    Ok(Repeat::Again(Box::new(seen)))
 }
 
 /// A mount is answered "yes" again only while the job still uses the target, and only after

@@ -93,18 +93,37 @@ CREATE TABLE IF NOT EXISTS dms_ledger_about (
 );
 ";
 
-/// Makes the ledger if it is not there, and checks that it is one that this program knows. Safe to
-/// run again, and by two at once. Returns the ledger's id.
+/// Makes the ledger if it is not there, and checks that it is one that this program knows: another
+/// one is not touched. Safe to run again, and by two at once. Returns the ledger's id.
 pub(crate) fn open(store: &mut dyn Store, new_id: &str) -> Result<String> {
-    if let Ok(id) = check(store) {
-        return Ok(id);
+    // That there is no such table yet is an error like any other; then it is made, or fails again.
+    let version = about(store, "schema_version").unwrap_or_default();
+    if version.is_none() {
+        create(store, new_id)?;
     }
+    match about(store, "schema_version")? {
+        Some(version) if version == VERSION => {}
+        Some(version) => {
+            return Err(StoreError::Unusable(format!(
+                "the ledger has schema version {version}; this program knows version {VERSION}"
+            )));
+        }
+        None => return Err(StoreError::Unusable("the ledger says no schema version".into())),
+    }
+    about(store, "uuid")?.ok_or_else(|| StoreError::Failed("the ledger has no id".into()))
+}
+
+fn create(store: &mut dyn Store, new_id: &str) -> Result<()> {
     transaction(store, |store, _| {
+        // Somebody else's file, or two of us at once.
+        if !store.is_empty()? && about(store, "schema_version").is_err() {
+            return Err(StoreError::Unusable(
+                "the database holds other tables, and no ledger".into(),
+            ));
+        }
         store.create()?;
         for (name, value) in [("schema_version", VERSION), ("uuid", new_id)] {
-            let there =
-                store.query("SELECT value FROM dms_ledger_about WHERE name = ?", params![name])?;
-            if there.is_empty() {
+            if about(store, name)?.is_none() {
                 store.execute(
                     "INSERT INTO dms_ledger_about (name, value) VALUES (?, ?)",
                     params![name, value],
@@ -112,24 +131,10 @@ pub(crate) fn open(store: &mut dyn Store, new_id: &str) -> Result<String> {
             }
         }
         Ok(())
-    })?;
-    check(store)
+    })
 }
 
-fn check(store: &mut dyn Store) -> Result<String> {
-    let mut about = |name: &str| -> Result<Option<String>> {
-        let rows =
-            store.query("SELECT value FROM dms_ledger_about WHERE name = ?", params![name])?;
-        Ok(rows.first().and_then(|row| row.text(0)))
-    };
-    match about("schema_version")? {
-        Some(version) if version == VERSION => {}
-        Some(version) => {
-            return Err(StoreError::Failed(format!(
-                "the ledger has schema version {version}; this program knows version {VERSION}"
-            )));
-        }
-        None => return Err(StoreError::Failed("the ledger says no schema version".into())),
-    }
-    about("uuid")?.ok_or_else(|| StoreError::Failed("the ledger has no id".into()))
+fn about(store: &mut dyn Store, name: &str) -> Result<Option<String>> {
+    let rows = store.query("SELECT value FROM dms_ledger_about WHERE name = ?", params![name])?;
+    Ok(rows.first().and_then(|row| row.text(0)))
 }

@@ -2,102 +2,185 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
-use dms_cli::{Context, Exit, Failure, random_id};
+use dms_cli::{Context, Exit, Failure, Settings, random_id};
 use dms_wire::{
-    Action, Decision, ErrorCode, Invalid, Line, Lines, MAX_LINE, MAX_REQUEST, Request, Response,
-    write_json, write_line,
+    Action, Decision, ErrorCode, Invalid, Line, Lines, MAX_LINE, MAX_REQUEST, Plan, Request,
+    Response, write_json,
 };
+use serde_json::{Map, Value};
 
 use crate::commit;
-use crate::plan::{Planned, Planner};
-use crate::store::{Store, StoreError};
+use crate::ledger::Ledger;
+use crate::owner::Owner;
+use crate::plan::{Planned, Planner, withdraw};
+use crate::store::StoreError;
 use crate::wish::Wish;
 
 /// Request lines in, requests with plans out.
-pub(crate) fn plan(
-    store: &mut dyn Store,
-    planner: &Planner,
-    mut output: impl Write,
-) -> Result<Exit, Failure> {
+pub(crate) fn plan(settings: &Settings, mut output: impl Write) -> Result<Exit, Failure> {
+    refuse_terminal("a plan is for the stage that acts")?;
+    let mut ledger = Opened::new(settings, Ledger::open_settled)?;
     let mut exit = Exit::Done;
-    let mut lines = Lines::on_stdin(MAX_REQUEST).context("unable to read", "stdin")?;
+    let lines = Lines::on_stdin(MAX_REQUEST).and_then(Lines::while_read);
+    let mut lines = lines.context("unable to read", "stdin")?;
     while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let request = match &line {
             Line::TooLong => Err(Response::too_long()),
             Line::Text(text) => Request::parse(text).map_err(|why| Response::invalid(&why)),
         };
-        let planned = match request {
-            Ok(request) => {
-                refuse_terminal(&request)?;
-                plan_one(store, planner, &request)
-            }
-            Err(answer) => Err(answer),
-        };
-        let written = match planned {
-            Ok(request) => write_json(&mut output, &request),
-            Err(answer) => {
-                if answer.is_error() {
-                    exit = Exit::No;
-                }
-                write_json(&mut output, &answer)
-            }
-        };
-        match written {
-            Err(why) if why.kind() == ErrorKind::BrokenPipe => break,
-            written => written.context("unable to write", "stdout")?,
+        let planned = request.and_then(|request| {
+            let ledger = ledger.get()?;
+            let owner = ledger.owner.clone().beginning_requests();
+            plan_request(ledger, owner, settings, &request)
+        });
+        if !hand_on(&mut ledger, &planned, &mut exit, &mut output)? {
+            break;
         }
     }
     Ok(exit)
 }
 
-/// One request: the line for the act stage, or the answer to give at once.
+/// One request, as [`plan`] plans it.
 pub(crate) fn plan_one(
-    store: &mut dyn Store,
-    planner: &Planner,
+    settings: &Settings,
     request: &Request,
-) -> Result<serde_json::Map<String, serde_json::Value>, Response> {
+    mut output: impl Write,
+) -> Result<Exit, Failure> {
+    refuse_terminal("a plan is for the stage that acts")?;
+    let mut ledger = Opened::new(settings, Ledger::open_settled)?;
+    let mut exit = Exit::Done;
+    let planned = ledger.get().and_then(|ledger| {
+        let owner = ledger.owner.clone();
+        plan_request(ledger, owner, settings, request)
+    });
+    hand_on(&mut ledger, &planned, &mut exit, &mut output)?;
+    Ok(exit)
+}
+
+/// The request's line for the act stage, or the answer to give at once.
+type PlannedLine = Result<(Plan, Map<String, Value>), Response>;
+
+fn plan_request(
+    ledger: &mut Ledger,
+    owner: Owner,
+    settings: &Settings,
+    request: &Request,
+) -> PlannedLine {
     let new_id = random_id().map_err(|why| internal(&format!("no id for the operation: {why}")))?;
+    let planner = Planner {
+        ledger: ledger.id.clone(),
+        owner,
+        mount_base: settings.mount_base().to_owned(),
+        bound: settings.request_timeout,
+    };
     let wish = Wish::check(request, &planner.mount_base, &new_id)
         .map_err(|why| Response::invalid(&why))?;
-    match planner.plan(store, &wish) {
-        Ok(Planned::Plan(plan)) => Ok(request.with_plan(&plan)),
+    match planner.plan(&mut *ledger.store, &wish) {
+        Ok(Planned::Plan(plan)) => {
+            let line = request.with_plan(&plan);
+            Ok((plan, line))
+        }
         Ok(Planned::Answer(answer)) => Err(answer),
         Err(why) => Err(database(&why)),
     }
 }
 
-/// A request with a token is for a pipe, not for a screen and its scroll-back.
-pub(crate) fn refuse_terminal(request: &Request) -> Result<(), Failure> {
-    if request.token.is_some() && std::io::stdout().is_terminal() {
-        return Err(Failure::permanent(
-            "stdout is a terminal, and the request carries a token: pipe it into the next stage",
-        ));
+/// Writes what was planned. Should nobody take it, its operation is over. False: nobody does.
+fn hand_on(
+    ledger: &mut Opened<'_>,
+    planned: &PlannedLine,
+    exit: &mut Exit,
+    output: &mut impl Write,
+) -> Result<bool, Failure> {
+    let written = match planned {
+        Ok((_, line)) => write_json(output, line),
+        Err(answer) => {
+            if answer.is_error() {
+                *exit = Exit::No;
+            }
+            write_json(output, answer)
+        }
+    };
+    let Err(why) = written else { return Ok(true) };
+    if let (Ok((plan, _)), Ok(ledger)) = (planned, ledger.get()) {
+        withdraw(&mut *ledger.store, plan);
+    }
+    if why.kind() == ErrorKind::BrokenPipe {
+        Ok(false)
+    } else {
+        Err(why).context("unable to write", "stdout")
+    }
+}
+
+/// A request with a token is for a pipe, not for a screen and its scroll-back; and a plan that ends
+/// on a screen reserves its target for nothing.
+pub(crate) fn refuse_terminal(why: &str) -> Result<(), Failure> {
+    if std::io::stdout().is_terminal() {
+        let text = format!("stdout is a terminal, and {why}: pipe it into the next stage");
+        return Err(Failure::permanent(text));
     }
     Ok(())
 }
 
 /// Response lines with plans in, responses out.
-pub(crate) fn commit(store: &mut dyn Store, mut output: impl Write) -> Result<Exit, Failure> {
+///
+/// It settles nothing: the outcome that it is about to record is of a run that may have ended just
+/// now (`dms-lock -- dms-ledger unmount ... | dms-mount | dms-ledger commit`). Nor does it end
+/// before its input, should nobody read its answers: what was done has to be recorded.
+pub(crate) fn commit(settings: &Settings, mut output: impl Write) -> Result<Exit, Failure> {
+    let mut ledger = Opened::new(settings, Ledger::open)?;
     let mut exit = Exit::Done;
     let mut lines = Lines::on_stdin(MAX_LINE).context("unable to read", "stdin")?;
     while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let answer = match line {
             Line::TooLong => Response::too_long(),
-            Line::Text(line) => commit_one(store, &line),
+            Line::Text(line) => commit_one(&mut ledger, &line),
         };
         if answer.is_error() {
             exit = Exit::No;
         }
-        let text = serde_json::to_vec(&answer).expect("a response is plain data");
-        match write_line(&mut output, &text) {
-            Err(why) if why.kind() == ErrorKind::BrokenPipe => break,
+        match write_json(&mut output, &answer) {
+            Err(why) if why.kind() == ErrorKind::BrokenPipe => {}
             written => written.context("unable to write", "stdout")?,
         }
     }
     Ok(exit)
 }
 
-fn commit_one(store: &mut dyn Store, line: &[u8]) -> Response {
+/// The ledger, opened when it can be: while it cannot, each line is answered `database`.
+struct Opened<'a> {
+    settings: &'a Settings,
+    open: fn(&Settings) -> Result<Ledger, Failure>,
+    ledger: Option<Ledger>,
+}
+
+impl<'a> Opened<'a> {
+    /// Tries at once: settings that no time will mend end the process.
+    fn new(
+        settings: &'a Settings,
+        open: fn(&Settings) -> Result<Ledger, Failure>,
+    ) -> Result<Self, Failure> {
+        let ledger = match open(settings) {
+            Err(why) if why.is_temporary() => {
+                log::error!("{why}");
+                None
+            }
+            opened => Some(opened?),
+        };
+        Ok(Opened { settings, open, ledger })
+    }
+
+    fn get(&mut self) -> Result<&mut Ledger, Response> {
+        let ledger = match self.ledger.take() {
+            Some(ledger) => ledger,
+            None => (self.open)(self.settings)
+                .map_err(|why| Response::error(ErrorCode::Database, why.to_string()))?,
+        };
+        Ok(self.ledger.insert(ledger))
+    }
+}
+
+fn commit_one(ledger: &mut Opened<'_>, line: &[u8]) -> Response {
     let outcome = match Response::parse(line) {
         Ok(outcome) => outcome,
         Err(Invalid(why)) => return internal(&format!("the act stage did not answer: {why}")),
@@ -115,7 +198,12 @@ fn commit_one(store: &mut dyn Store, line: &[u8]) -> Response {
     if !agrees {
         return internal("the plan's action and decision disagree: nothing was recorded");
     }
-    commit::commit(store, &plan, &outcome).unwrap_or_else(|why| database(&why))
+    match ledger.get() {
+        Ok(ledger) => {
+            commit::commit(&mut *ledger.store, &plan, &outcome).unwrap_or_else(|why| database(&why))
+        }
+        Err(answer) => answer,
+    }
 }
 
 fn database(why: &StoreError) -> Response {

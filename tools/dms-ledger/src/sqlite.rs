@@ -1,7 +1,7 @@
 //! SQLite: the embedded ledger.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::store::{Now, Result, Row, Store, StoreError, Value, insist};
 /// A ledger in a file.
 pub(crate) struct Sqlite {
     connection: Connection,
+    patience: Duration,
 }
 
 /// The path in `sqlite:///relative` or `sqlite:////absolute`; `None` for another URL. A ledger in
@@ -24,23 +25,27 @@ pub(crate) fn path_of(url: &str) -> Option<PathBuf> {
 }
 
 impl Sqlite {
-    /// Opens the file, and makes it (and its directory, for root's eyes only) if it is not there.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens the file, and makes it (0600, and its directory) if it is not there.
+    /// `patience`: how long to wait for others that write.
+    pub(crate) fn open(path: &Path, patience: Duration) -> Result<Self> {
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
             made.map_err(|why| StoreError::Failed(format!("{}: {why}", dir.display())))?;
         }
+        // SQLite gives its other files the mode of this one.
+        let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+        made.map_err(|why| StoreError::Failed(why.to_string()))?;
         let connection = Connection::open(path).map_err(error)?;
-        connection.busy_timeout(Duration::from_secs(10)).map_err(error)?;
+        connection.busy_timeout(patience.min(Duration::from_secs(1))).map_err(error)?;
         // WAL: readers and a writer beside each other. Two who make a new file at once are told
         // "locked" here without the time-out of above.
-        insist(|| connection.pragma_update(None, "journal_mode", "WAL").map_err(error))?;
+        insist(patience, || connection.pragma_update(None, "journal_mode", "WAL").map_err(error))?;
         // FULL: what was committed survives a power cut, which is what a ledger is for.
         connection.pragma_update(None, "synchronous", "FULL").map_err(error)?;
         // The last one to close would write the whole log back: not on every command's way out.
         let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
         connection.set_db_config(no_checkpoint, true).map_err(error)?;
-        Ok(Sqlite { connection })
+        Ok(Sqlite { connection, patience })
     }
 }
 
@@ -85,8 +90,18 @@ impl Store for Sqlite {
         Ok(rows)
     }
 
+    fn is_empty(&mut self) -> Result<bool> {
+        const TABLES: &str = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table'";
+        let count: i64 = self.connection.query_row(TABLES, [], |row| row.get(0)).map_err(error)?;
+        Ok(count == 0)
+    }
+
     fn create(&mut self) -> Result<()> {
         self.connection.execute_batch(schema::SQLITE).map_err(error)
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
     }
 }
 

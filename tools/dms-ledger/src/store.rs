@@ -81,6 +81,8 @@ pub(crate) enum StoreError {
     Duplicate,
     /// Somebody else was in the way; the same transaction may succeed if it is run again.
     Busy(String),
+    /// It is not a ledger that this program can use; no time will mend that.
+    Unusable(String),
     /// Anything else, in the engine's words.
     Failed(String),
 }
@@ -89,7 +91,9 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreError::Duplicate => f.write_str("a unique key is taken"),
-            StoreError::Busy(why) | StoreError::Failed(why) => f.write_str(why),
+            StoreError::Busy(why) | StoreError::Unusable(why) | StoreError::Failed(why) => {
+                f.write_str(why)
+            }
         }
     }
 }
@@ -115,24 +119,25 @@ pub(crate) trait Store {
     /// Runs a statement; returns how many rows it changed.
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64>;
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>>;
+    /// Whether there is no table at all.
+    fn is_empty(&mut self) -> Result<bool>;
     /// Makes the tables if they are not there.
     fn create(&mut self) -> Result<()>;
+    /// How long a transaction is tried again while others are in the way.
+    fn patience(&self) -> Duration;
 }
-
-/// How long a transaction is tried again while others are in the way.
-const RETRY: Duration = Duration::from_secs(20);
 
 /// Runs `work` in a transaction: all of it or nothing, tried again while others are in the way.
 pub(crate) fn transaction<T>(
     store: &mut dyn Store,
     mut work: impl FnMut(&mut dyn Store, &Now) -> Result<T>,
 ) -> Result<T> {
-    insist(|| attempt(store, &mut work))
+    insist(store.patience(), || attempt(store, &mut work))
 }
 
 /// Does it again while others are in the way.
-pub(crate) fn insist<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + RETRY;
+pub(crate) fn insist<T>(patience: Duration, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + patience;
     loop {
         match work() {
             Err(StoreError::Busy(why)) if Instant::now() < end => {

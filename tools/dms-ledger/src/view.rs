@@ -78,8 +78,9 @@ pub(crate) fn history(store: &mut dyn Store, filter: &journal::Filter) -> Result
 
 /// The database's `YYYY-MM-DD HH:MM:SS.mmm`, which is UTC, as RFC 3339 to the second.
 fn time(text: &Option<String>) -> Value {
-    match text {
-        Some(text) if text.len() >= 19 => json!(format!("{}T{}Z", &text[..10], &text[11..19])),
-        other => json!(other),
+    let parts = text.as_deref().and_then(|text| Some((text.get(..10)?, text.get(11..19)?)));
+    match parts {
+        Some((date, time)) => json!(format!("{date}T{time}Z")),
+        None => json!(text),
     }
 }

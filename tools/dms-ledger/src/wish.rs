@@ -25,6 +25,9 @@ impl<'a> Wish<'a> {
         if request.plan.is_some() {
             return Err(Invalid::new("the request has a plan already: one ledger per request"));
         }
+        if !request.has_room_for_plan() {
+            return Err(Invalid::new("the request is longer than 1 MiB when it is written out"));
+        }
         let action = request.action.ok_or_else(|| missing("action"))?;
         if action == Action::Mount {
             request.target.check_mountable()?;

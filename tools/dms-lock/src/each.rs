@@ -38,7 +38,8 @@ pub(crate) fn serve(
 ) -> Result<Exit, Failure> {
     let mut filter = Running { current: Some(Filter::start(rules.locks, command)?), lost: None };
     let mut errors = false;
-    let mut lines = Lines::on_stdin(MAX_REQUEST).context("unable to read", "stdin")?;
+    let lines = Lines::on_stdin(MAX_REQUEST).and_then(Lines::while_read);
+    let mut lines = lines.context("unable to read", "stdin")?;
     while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let answer = match line {
             Line::TooLong => error_line(&Response::too_long()),
@@ -55,8 +56,11 @@ pub(crate) fn serve(
             written => written.context("unable to write", "stdout")?,
         }
     }
-    let end = filter.current.map(Filter::finish).transpose()?;
-    Ok(exit(errors, end.or(filter.lost)))
+    let end = match filter.current {
+        Some(filter) => filter.finish()?,
+        None => filter.lost,
+    };
+    Ok(exit(errors, end))
 }
 
 /// One line under its locks. A filter that is lost is ended before they are released.
@@ -103,8 +107,9 @@ impl Running {
     /// Ends what is left of a filter that cannot be used any more.
     fn lose(&mut self, filter: Filter) -> Result<(), Failure> {
         let end = filter.kill()?;
-        log::warn!("the filter was lost ({end}) and is started anew");
-        self.lost = Some(end);
+        let how = end.map_or("it does not end".to_owned(), |end| end.to_string());
+        log::warn!("the filter was lost ({how}) and is started anew");
+        self.lost = end;
         Ok(())
     }
 }

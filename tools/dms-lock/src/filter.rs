@@ -142,37 +142,44 @@ impl Filter {
         }
     }
 
-    /// Ends its input, and waits for its end.
-    pub(crate) fn finish(mut self) -> Result<ExitStatus, Failure> {
+    /// Ends its input, and waits for its end. `None`: not even killing it ends it.
+    pub(crate) fn finish(mut self) -> Result<Option<ExitStatus>, Failure> {
         self.stdin = None;
         self.reap(PARTING * 15)
     }
 
-    /// Ends all of its processes.
-    pub(crate) fn kill(mut self) -> Result<ExitStatus, Failure> {
+    /// Ends all of its processes. `None`: that does not end it (it hangs in the kernel).
+    pub(crate) fn kill(mut self) -> Result<Option<ExitStatus>, Failure> {
         self.stdin = None;
         self.signal(Signal::SIGTERM);
         self.reap(PARTING)
     }
 
     /// Waits for its end; kills what is left of it after `patience`.
-    fn reap(&mut self, patience: Duration) -> Result<ExitStatus, Failure> {
+    fn reap(&mut self, patience: Duration) -> Result<Option<ExitStatus>, Failure> {
+        let mut status = self.wait(patience)?;
+        if status.is_none() {
+            self.signal(Signal::SIGKILL);
+            status = self.wait(PARTING)?;
+        }
+        // Children of it may live on; then the file stays, and says so.
+        if let Err(why) = life::bury(&self.life) {
+            log::warn!("unable to remove {}: {why}", self.life.display());
+        }
+        Ok(status)
+    }
+
+    fn wait(&mut self, patience: Duration) -> Result<Option<ExitStatus>, Failure> {
         let end = Instant::now() + patience;
         let mut pause = Duration::from_micros(200);
-        let status = loop {
-            match self.child.try_wait().context("unable to wait for", "the filter")? {
-                Some(status) => break status,
-                None if Instant::now() >= end => {
-                    self.signal(Signal::SIGKILL);
-                    break self.child.wait().context("unable to wait for", "the filter")?;
-                }
-                None => std::thread::sleep(pause),
+        loop {
+            let status = self.child.try_wait().context("unable to wait for", "the filter")?;
+            if status.is_some() || Instant::now() >= end {
+                return Ok(status);
             }
+            std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
-        };
-        // Children of it may live on; then the file stays, and says so.
-        life::bury(&self.life).context("unable to remove", self.life.display())?;
-        Ok(status)
+        }
     }
 
     fn signal(&self, signal: Signal) {

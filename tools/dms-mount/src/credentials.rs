@@ -10,6 +10,7 @@ use dms_wire::Secret;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
 use serde_json::{Map, Value};
 
 /// More than any secret is long, in bytes.
@@ -74,9 +75,10 @@ fn read_file(path: &Path, secret_dir: Option<&Path>) -> Result<Vec<u8>> {
         ))
     };
     let about = file.metadata().map_err(reading)?;
-    if !about.is_file() || about.mode() & 0o077 != 0 {
+    let is_ours = about.uid() == 0 || about.uid() == geteuid().as_raw();
+    if !about.is_file() || about.mode() & 0o077 != 0 || !is_ours {
         return no(format_args!(
-            "{} is not a file that only its owner can read (0600)",
+            "{} is not a file of ours that nobody else can read (0600)",
             path.display()
         ));
     }
@@ -170,6 +172,11 @@ impl Credentials {
             endpoint,
             verify_tls: flag(&["ssl_verify", "vault_s3_ssl_verify"]),
         })
+    }
+
+    /// Where the bucket is, to be compared.
+    pub(crate) fn storage(&self) -> String {
+        format!("{}/{}", self.endpoint.as_deref().unwrap_or("default"), self.bucket)
     }
 
     /// `text` without the values that only the daemon may know.

@@ -1,6 +1,7 @@
 //! Mount: make sure that the target is there, whoever else uses it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
 use std::time::Duration;
 
 use dms_wire::{ErrorCode, MountPath, Response, TargetType};
@@ -28,6 +29,7 @@ pub(crate) fn mount(act: &Act<'_>, source: &str, path: &MountPath) -> Result<Res
             return Err(foreign(found));
         }
         if is_usable(act, found, record.as_ref())? {
+            refuse_other_storage(act, found, source, record.as_ref())?;
             adopt(act, found, source, record)?;
             return Ok(mounted(path, true));
         }
@@ -38,7 +40,8 @@ pub(crate) fn mount(act: &Act<'_>, source: &str, path: &MountPath) -> Result<Res
     } else {
         clear_the_way(act, record.as_ref())?;
     }
-    let made_before = record.is_some_and(|record| record.made_dir);
+    let made_before =
+        record.is_some_and(|record| record.made_dir && record.path == act.place.path());
     start(act, source, made_before)?;
     Ok(mounted(path, false))
 }
@@ -96,6 +99,7 @@ fn adopt(act: &Act<'_>, found: &Mount, source: &str, record: Option<Record>) -> 
             kind: TargetType::S3,
             path: found.path.clone(),
             source: source.to_owned(),
+            storage: record.as_ref().and_then(|record| record.storage.clone()),
             state: State::Mounted,
             made_dir: record.is_some_and(|record| record.made_dir),
             mount_id: Some(found.id),
@@ -103,6 +107,34 @@ fn adopt(act: &Act<'_>, found: &Mount, source: &str, record: Option<Record>) -> 
             daemon: known.or_else(|| daemon::find(s3::PROGRAM, &found.path)),
         },
     )
+}
+
+/// The same target, said to be elsewhere: another secret may open the same bucket, but a job must
+/// not be told yes and write into another one.
+fn refuse_other_storage(
+    act: &Act<'_>,
+    found: &Mount,
+    source: &str,
+    record: Option<&Record>,
+) -> Result<(), Failed> {
+    let record = record.filter(|record| record.path == found.path);
+    if record.is_some_and(|record| record.source == source) {
+        return Ok(());
+    }
+    let wanted = fetch(act, source)?;
+    let same = match record.and_then(|record| record.storage.as_ref()) {
+        Some(storage) => *storage == wanted.storage(),
+        None => s3::bucket_of(found) == Some(wanted.bucket.as_str()),
+    };
+    if !same {
+        let text = format!(
+            "Mount failed: target {} is mounted from {}, and {source} is of another bucket",
+            act.target, found.source
+        );
+        return Err(Failed::new(ErrorCode::Mount, text));
+    }
+    log::warn!("target {} is mounted already, by another secret than {source}", act.target);
+    Ok(())
 }
 
 fn refuse_second_path(act: &Act<'_>, record: &Record) -> Result<(), Failed> {
@@ -140,7 +172,8 @@ fn clear_the_way(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
             act.target
         );
         if daemon.kill(Duration::from_secs(5)) {
-            return Ok(());
+            // It may have mounted just before.
+            return unmount::detach_if_mounted(act, ErrorCode::Mount);
         }
     } else if daemon.wait_for_end(PATIENCE.min(act.until.left())) {
         return Ok(());
@@ -151,63 +184,85 @@ fn clear_the_way(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
 
 /// Starts the daemon and waits until the mount works; on any failure nothing is left of it.
 fn start(act: &Act<'_>, source: &str, made_before: bool) -> Result<(), Failed> {
-    let credentials = credentials::fetch(source, act.node.secret_dir.as_deref())
-        .map_err(|why| Failed::new(ErrorCode::Credentials, why.0))?;
+    let credentials = fetch(act, source)?;
     let program = s3::find_program().ok_or_else(|| {
         Failed::new(ErrorCode::Mount, format!("Mount failed: {} is not installed", s3::PROGRAM))
     })?;
-    let made = act.place.make()?;
     let mut record = Record {
         target: act.target.clone(),
         kind: TargetType::S3,
         path: act.place.path().to_owned(),
         source: source.to_owned(),
+        storage: Some(credentials.storage()),
         state: State::Starting,
-        made_dir: made || made_before,
+        made_dir: made_before,
         mount_id: None,
         device: None,
         daemon: None,
     };
+    let outcome = prepare(act, &mut record)
+        .and_then(|_held| launch(act, &program, &credentials, &mut record));
+    match outcome {
+        Ok(()) => announce(act, &record),
+        Err(_) => unmount::clean_up(act, Some(&record)),
+    }
+    outcome
+}
+
+/// The record, and then the mount point: should we die in between or right after, both are known
+/// for what they are. While the result lives, nobody else mounts there.
+fn prepare(act: &Act<'_>, record: &mut Record) -> Result<File, Failed> {
+    record.made_dir |= !act.place.is_there()?;
+    save(act, record)?;
+    act.place.make()?;
+    let path = act.place.path().display();
+    let held = act.place.lock()?.ok_or_else(|| {
+        Failed::new(ErrorCode::Busy, format!("another target is just being mounted at {path}"))
+    })?;
+    if let Some(found) = read_mounts()?.at(act.place.path()) {
+        return Err(foreign(found));
+    }
     if !act.place.is_empty()? {
-        let text = format!(
-            "Mount failed: {} is not empty: mounting over it would hide its files",
-            act.place.path().display()
-        );
+        let text =
+            format!("Mount failed: {path} is not empty: mounting over it would hide its files");
         return Err(Failed::new(ErrorCode::Mount, text));
     }
-    // Before the daemon is there: should we die right after, it is known for what it is.
-    save(act, &record)?;
+    Ok(held)
+}
+
+fn launch(
+    act: &Act<'_>,
+    program: &Path,
+    credentials: &Credentials,
+    record: &mut Record,
+) -> Result<(), Failed> {
     log::info!("Spawning {} for target {}", s3::PROGRAM, act.target);
+    let path = act.place.path();
     let log = act.node.run_dir.daemon_log(act.target);
-    let daemon =
-        s3::start(&program, act.target, &credentials, act.place.path(), &log).map_err(|why| {
-            Failed::system(ErrorCode::Mount, "Mount failed: unable to start s3fs", &why)
-        });
-    let outcome = daemon.and_then(|daemon| {
-        record.daemon = Some(daemon.identity.clone());
-        let ready = save(act, &record).and_then(|()| {
-            s3::wait_until_ready(&daemon, act.target, act.place.path(), act.until)
-                .map_err(|why| explain(act, &credentials, &why))
-        });
-        if ready.is_err() {
-            give_up(act, &daemon);
-        }
-        ready
-    });
-    match outcome {
-        Ok(mount) => {
+    let daemon = s3::start(program, act.target, credentials, path, &log).map_err(|why| {
+        Failed::system(ErrorCode::Mount, "Mount failed: unable to start s3fs", &why)
+    })?;
+    record.daemon = Some(daemon.identity.clone());
+    let outcome = save(act, record)
+        .and_then(|()| {
+            s3::wait_until_ready(&daemon, act.target, path, act.until)
+                .map_err(|why| explain(act, credentials, &why))
+        })
+        .and_then(|mount| {
             record.state = State::Mounted;
             record.mount_id = Some(mount.id);
             record.device = Some(mount.device);
-            save(act, &record)?;
-            announce(act, &record);
-            Ok(())
-        }
-        Err(why) => {
-            unmount::clean_up(act, Some(&record));
-            Err(why)
-        }
+            save(act, record)
+        });
+    if outcome.is_err() {
+        give_up(act, &daemon);
     }
+    outcome
+}
+
+fn fetch(act: &Act<'_>, source: &str) -> Result<Credentials, Failed> {
+    credentials::fetch(source, act.node.secret_dir.as_deref())
+        .map_err(|why| Failed::new(ErrorCode::Credentials, why.0))
 }
 
 fn save(act: &Act<'_>, record: &Record) -> Result<(), Failed> {
@@ -227,7 +282,8 @@ fn announce(act: &Act<'_>, record: &Record) {
 /// The daemon's own words, and whether they are about the credentials.
 fn explain(act: &Act<'_>, credentials: &Credentials, why: &str) -> Failed {
     let log = fs::read(act.node.run_dir.daemon_log(act.target)).unwrap_or_default();
-    let words = credentials.blank(&s3::last_words(&String::from_utf8_lossy(&log)));
+    // Blanked before it is cut, or half a key could stay.
+    let words = s3::last_words(&credentials.blank(&String::from_utf8_lossy(&log)));
     let said =
         if words.is_empty() { String::new() } else { format!("; {} said: {words}", s3::PROGRAM) };
     if s3::blames_credentials(&words) {
@@ -242,10 +298,7 @@ fn give_up(act: &Act<'_>, daemon: &Daemon) {
     if !daemon.identity.kill(Duration::from_secs(5)) {
         log::error!("pid {} does not end", daemon.identity.pid);
     }
-    let left = read_mounts().is_ok_and(|mounts| {
-        mounts.at(act.place.path()).is_some_and(|mount| s3::is_ours(mount, act.target))
-    });
-    if left && let Err(why) = unmount::detach(act, ErrorCode::Mount) {
+    if let Err(why) = unmount::detach_if_mounted(act, ErrorCode::Mount) {
         log::error!("{why}");
     }
 }

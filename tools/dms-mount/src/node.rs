@@ -152,11 +152,23 @@ impl Node {
         if fits { Ok(plan.decision) } else { Err(Invalid::new("the plan is of another request")) }
     }
 
+    /// The plan's path, the request's, or the default; of an unmount, the one on record before
+    /// the default.
     fn path(&self, request: &Request) -> Result<MountPath, Invalid> {
-        match (&request.plan, &request.target.path) {
-            (Some(plan), _) => Ok(plan.path.clone()),
-            (None, Some(path)) => Ok(path.clone()),
-            (None, None) => MountPath::default_for(&self.mount_base, &request.target.id),
+        let target = &request.target;
+        match (&request.plan, &target.path) {
+            (Some(plan), _) => return Ok(plan.path.clone()),
+            (None, Some(path)) => return Ok(path.clone()),
+            (None, None) => {}
+        }
+        let recorded = match request.action {
+            Some(Action::Unmount) => self.run_dir.load(&target.id).map(|record| record.path),
+            _ => None,
+        };
+        let recorded = recorded.and_then(|path| path.into_os_string().into_string().ok());
+        match recorded.and_then(|path| MountPath::try_from(path).ok()) {
+            Some(path) => Ok(path),
+            None => MountPath::default_for(&self.mount_base, &target.id),
         }
     }
 

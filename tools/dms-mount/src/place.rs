@@ -4,7 +4,7 @@
 //! known from mountinfo, and only its parents are opened.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
@@ -86,16 +86,35 @@ impl Place {
         self.walk(known, false).map(|_| ())
     }
 
-    /// Makes the mount point and what is missing on the way, 0755. True if the mount point itself
-    /// was not there.
-    pub(crate) fn make(&self) -> Result<bool, Unfit> {
+    /// Whether there is a mount point.
+    pub(crate) fn is_there(&self) -> Result<bool, Unfit> {
+        Ok(self.walk(self.parts.len(), false)?.is_some())
+    }
+
+    /// Makes the mount point and what is missing on the way, 0755.
+    pub(crate) fn make(&self) -> Result<(), Unfit> {
         let made = DirBuilder::new().recursive(true).mode(0o755).create(&self.base);
         made.map_err(|why| failed("make", &self.base, &why.to_string()))?;
         let (name, parent) = self.parent(true)?;
         match mkdirat(&parent, name.as_os_str(), Mode::from_bits_truncate(0o755)) {
-            Ok(()) => Ok(true),
-            Err(Errno::EEXIST) => self.walk(self.parts.len(), false).map(|_| false),
+            Ok(()) => Ok(()),
+            Err(Errno::EEXIST) => self.walk(self.parts.len(), false).map(|_| ()),
             Err(why) => Err(failed("make", &self.path, why.desc())),
+        }
+    }
+
+    /// Keeps everybody else, who may know the mount point by another name, from mounting on it.
+    /// `None`: somebody does already. The lock is on the directory that the mount will hide.
+    pub(crate) fn lock(&self) -> Result<Option<File>, Unfit> {
+        let (name, parent) = self.parent(false)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let directory = openat(&parent, name.as_os_str(), flags, Mode::empty())
+            .map_err(|why| failed("open", &self.path, why.desc()))?;
+        let directory = File::from(directory);
+        match directory.try_lock() {
+            Ok(()) => Ok(Some(directory)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(why)) => Err(failed("lock", &self.path, &why.to_string())),
         }
     }
 
@@ -183,8 +202,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let base = fs::canonicalize(dir.path()).expect("it is there");
         let place = place(&base, "a/b").expect("below the base");
-        assert!(place.make().expect("nothing is in the way"));
-        assert!(!place.make().expect("it is there"));
+        assert!(!place.is_there().expect("its base can be read"));
+        place.make().expect("nothing is in the way");
+        place.make().expect("it is there");
+        assert!(place.is_there().expect("it was made"));
         assert!(place.is_empty().expect("it can be read"));
         fs::write(place.path().join("backup"), "data").expect("it can be written");
         assert!(!place.is_empty().expect("it can be read"));

@@ -36,6 +36,9 @@ pub(crate) struct Record {
     pub(crate) path: PathBuf,
     /// The secret's reference: never the secret.
     pub(crate) source: String,
+    /// The endpoint and bucket that the secret was of; unknown of a mount that was found.
+    #[serde(default)]
+    pub(crate) storage: Option<String>,
     pub(crate) state: State,
     /// Whether the mount point was made for it.
     pub(crate) made_dir: bool,
@@ -159,9 +162,12 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_file_name(format!(".{name}"));
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
-    file.write_all(content)?;
-    drop(file);
-    fs::rename(&temporary, path)
+    let written = file.write_all(content).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // Half a file is of no use to anybody, least of all where there is no room.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 #[cfg(test)]
@@ -202,6 +208,7 @@ mod tests {
             kind: TargetType::S3,
             path: "/m/t".into(),
             source: "file:///s".into(),
+            storage: None,
             state: State::Mounted,
             made_dir: true,
             mount_id: Some(7),

@@ -19,6 +19,9 @@ pub(crate) const PROGRAM: &str = "s3fs";
 /// How long a new mount may take until its first I/O is answered.
 const READY: Duration = Duration::from_secs(12);
 
+/// How long one that gave up may take to say why and end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// Between two looks at whether the daemon still runs; the mount itself wakes us.
 const GLANCE: Duration = Duration::from_millis(25);
 
@@ -56,6 +59,11 @@ pub(crate) fn target_of(mount: &Mount) -> Option<String> {
         }
     }
     String::from_utf8(id).ok()
+}
+
+/// The bucket that a mount of ours is of.
+pub(crate) fn bucket_of(mount: &Mount) -> Option<&str> {
+    mount.source.split_once('/').map(|(_, bucket)| bucket)
 }
 
 /// Where the program is, by the search path that daemons get.
@@ -146,14 +154,14 @@ pub(crate) fn wait_until_ready(
         Health::Hung => return Err("timeout: mounted, but its server does not answer".to_owned()),
         Health::Gone => {
             // It is about to say why.
-            daemon.wait(Duration::from_secs(5));
+            daemon.wait(end.left().clamp(GLANCE, LAST_WORDS));
             return Err(format!("{PROGRAM} gave up"));
         }
     }
     match ours()? {
         Some(mount) if daemon.identity.is_alive() => Ok(mount),
         _ => {
-            daemon.wait(Duration::from_secs(5));
+            daemon.wait(end.left().clamp(GLANCE, LAST_WORDS));
             Err(format!("{PROGRAM} gave up"))
         }
     }

@@ -32,7 +32,16 @@ pub(crate) fn unmount(act: &Act<'_>, path: &MountPath) -> Result<Response, Faile
         return Err(Failed::new(ErrorCode::Unmount, why));
     }
     let daemon = find_daemon(act, record.as_ref());
-    if found.is_some() {
+    if let (Some(daemon), Some(State::Starting)) = (&daemon, record.as_ref().map(|r| r.state)) {
+        // Its starter died, and no job was told of it: there is nothing to flush.
+        log::warn!(
+            "pid {} was being started for {} and left alone: ending it",
+            daemon.pid,
+            act.target
+        );
+        daemon.kill(Duration::from_secs(5));
+        detach_if_mounted(act, ErrorCode::Unmount)?;
+    } else if found.is_some() {
         umount(act, record.as_ref())?;
     }
     if let Some(daemon) = &daemon
@@ -83,10 +92,11 @@ fn umount(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
             let text = format!("Unmount failed: {}{}", ended.stderr, holders(path));
             Err(Failed::new(if busy { ErrorCode::Busy } else { ErrorCode::Unmount }, text))
         }
-        None => Err(Failed::new(
-            ErrorCode::Timeout,
-            format!("timeout: umount of {} did not end in time", path.display()),
-        )),
+        None => {
+            note(act, record, State::Mounted);
+            let text = format!("timeout: umount of {} did not end in time", path.display());
+            Err(Failed::new(ErrorCode::Timeout, text))
+        }
     }
 }
 
@@ -105,6 +115,11 @@ pub(crate) fn detach(act: &Act<'_>, code: ErrorCode) -> Result<(), Failed> {
 fn health(act: &Act<'_>) -> Result<Health, Failed> {
     probe::health(act.place.path(), Depth::Daemon, PATIENCE.min(act.until.left()))
         .map_err(|why| Failed::system(ErrorCode::Unmount, "unable to probe the mount", &why))
+}
+
+/// The same for one that may be there.
+pub(crate) fn detach_if_mounted(act: &Act<'_>, code: ErrorCode) -> Result<(), Failed> {
+    if is_mounted(act)? { detach(act, code) } else { Ok(()) }
 }
 
 fn is_mounted(act: &Act<'_>) -> Result<bool, Failed> {
@@ -139,6 +154,12 @@ pub(crate) fn clean_up(act: &Act<'_>, record: Option<&Record>) {
         && let Err(why) = act.place.remove()
     {
         log::warn!("left {} behind: {why}", act.place.path().display());
+    }
+    // The last chance to hear of what it could not send.
+    let log = fs::read(act.node.run_dir.daemon_log(act.target)).unwrap_or_default();
+    let words = s3::last_words(&String::from_utf8_lossy(&log));
+    if !words.is_empty() {
+        log::warn!("{} of target {} said: {words}", s3::PROGRAM, act.target);
     }
     let daemon = record.and_then(|record| record.daemon.as_ref());
     if let Err(why) = act.node.run_dir.forget(act.target) {
