@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use dms_tests::{Filter, Lab, Process, eventually, is_long_run};
 use nix::sys::signal::Signal;
 
-/// How many operations have to be cut between plan and commit: two hundred, or two thousand.
+/// How many operations have to be cut between plan and commit: two hundred, or a thousand in a long run.
 fn wanted() -> usize {
-    if is_long_run() { 2000 } else { 200 }
+    if is_long_run() { 1000 } else { 200 }
 }
 
 /// A small generator of its own: the same rounds in every run.

@@ -276,3 +276,14 @@ fn a_pipeline_that_loses_any_stage_ends_as_a_whole() {
         pipeline.end();
     }
 }
+
+#[test]
+fn a_lock_that_cannot_be_opened_is_an_error_for_its_target_alone() {
+    let lab = Lab::new();
+    lab.feed("dms-lock", &["--", "true"], "").expect(0);
+    fs::create_dir(lab.path("lock/target.bad.lock")).expect("room for it");
+    let run = lab.feed("dms-lock", &["--each", "--", "cat"], &requests(&["bad", "good"]));
+    let answers = run.expect(1).lines();
+    assert_eq!(answers[0]["error_code"], "internal", "{run}");
+    assert_eq!(answers[1]["backup_target"]["id"], "good", "{run}");
+}

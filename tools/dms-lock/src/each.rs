@@ -72,7 +72,7 @@ fn answer(
     target: &TargetId,
     deadline: Option<Deadline>,
 ) -> Result<Vec<u8>, Failure> {
-    let _held = match lock(rules, target, deadline)? {
+    let _held = match lock(rules, target, deadline) {
         Ok(held) => held,
         Err(response) => return Ok(error_line(&response)),
     };
@@ -133,7 +133,7 @@ fn lock(
     rules: &Rules<'_>,
     target: &TargetId,
     deadline: Option<Deadline>,
-) -> Result<Result<Vec<Lock>, Response>, Failure> {
+) -> Result<Vec<Lock>, Response> {
     let mut wanted: Vec<(String, Mode)> =
         rules.names.iter().map(|name| (name.clone(), rules.mode)).collect();
     wanted.push(("node".to_owned(), Mode::Shared));
@@ -142,8 +142,11 @@ fn lock(
         (Wait::For(wait), Some(deadline)) => Wait::For(wait.min(deadline.left())),
         (wait, _) => wait,
     };
-    let held = rules.locks.try_take(wanted, wait)?;
-    Ok(held.map_err(|busy| Response::error(ErrorCode::LockTimeout, format!("timeout: {busy}"))))
+    match rules.locks.try_take(wanted, wait) {
+        Ok(Ok(held)) => Ok(held),
+        Ok(Err(busy)) => Err(Response::error(ErrorCode::LockTimeout, format!("timeout: {busy}"))),
+        Err(why) => Err(Response::error(ErrorCode::Internal, why.to_string())),
+    }
 }
 
 fn error_line(response: &Response) -> Vec<u8> {

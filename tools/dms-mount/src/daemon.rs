@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -73,19 +74,23 @@ fn running_since(pid: i32) -> Option<u64> {
     }
 }
 
-/// The running process of `program` that has `path` as an argument: what is left to find a daemon
-/// by when its record is lost.
-pub(crate) fn find(program: &str, path: &Path) -> Option<Identity> {
-    use std::os::unix::ffi::OsStrExt;
+/// The running process of `program` that has `path` as an argument, and `mark` in one: what is left
+/// to find a daemon by when its record is lost. It may still be setsid(1), on the way to it.
+pub(crate) fn find(program: &str, path: &Path, mark: &str) -> Option<Identity> {
     let path = path.as_os_str().as_bytes();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         let Ok(cmdline) = fs::read(entry.path().join("cmdline")) else { continue };
-        let mut arguments = cmdline.split(|&byte| byte == 0);
-        let name = arguments.next().and_then(|first| first.rsplit(|&byte| byte == b'/').next());
-        if name == Some(program.as_bytes()) && arguments.any(|argument| argument == path) {
+        let words: Vec<&[u8]> = cmdline.split(|&byte| byte == 0).collect();
+        let names =
+            words.iter().take(2).filter_map(|word| word.rsplit(|&byte| byte == b'/').next());
+        let marked = |word: &&[u8]| word.windows(mark.len()).any(|part| part == mark.as_bytes());
+        if names.into_iter().any(|name| name == program.as_bytes())
+            && words.contains(&path)
+            && words.iter().any(marked)
+        {
             return Identity::of(pid).ok().flatten();
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dms_wire::{ErrorCode, MountPath, Response, TargetType};
 
 use crate::credentials::{self, Credentials};
-use crate::daemon::{self, Daemon, Identity};
+use crate::daemon::{Daemon, Identity};
 use crate::mountinfo::Mount;
 use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
@@ -104,7 +104,7 @@ fn adopt(act: &Act<'_>, found: &Mount, source: &str, record: Option<Record>) -> 
             made_dir: record.is_some_and(|record| record.made_dir),
             mount_id: Some(found.id),
             device: Some(found.device.clone()),
-            daemon: known.or_else(|| daemon::find(s3::PROGRAM, &found.path)),
+            daemon: known.or_else(|| s3::find_daemon(act.target, &found.path)),
         },
     )
 }
@@ -161,7 +161,7 @@ pub(crate) fn foreign(found: &Mount) -> Failed {
 /// one that was being started when its starter died must not mount over ours.
 fn clear_the_way(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
     let recorded = record.and_then(|record| record.daemon.clone()).filter(|d| d.is_alive());
-    let Some(daemon) = recorded.or_else(|| daemon::find(s3::PROGRAM, act.place.path())) else {
+    let Some(daemon) = recorded.or_else(|| s3::find_daemon(act.target, act.place.path())) else {
         return Ok(());
     };
     let was_starting = record.is_some_and(|record| record.state == State::Starting);
@@ -216,10 +216,14 @@ fn prepare(act: &Act<'_>, record: &mut Record) -> Result<File, Failed> {
     save(act, record)?;
     act.place.make()?;
     let path = act.place.path().display();
-    let held = act.place.lock()?.ok_or_else(|| {
-        Failed::new(ErrorCode::Busy, format!("another target is just being mounted at {path}"))
-    })?;
+    let Some(held) = act.place.lock()? else {
+        // Theirs to remove, too.
+        record.made_dir = false;
+        let text = format!("another target is just being mounted at {path}");
+        return Err(Failed::new(ErrorCode::Busy, text));
+    };
     if let Some(found) = read_mounts()?.at(act.place.path()) {
+        record.made_dir = false;
         return Err(foreign(found));
     }
     if !act.place.is_empty()? {

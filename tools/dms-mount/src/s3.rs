@@ -9,7 +9,7 @@ use std::time::Duration;
 use dms_wire::{Deadline, TargetId};
 
 use crate::credentials::Credentials;
-use crate::daemon::{Daemon, Launch};
+use crate::daemon::{self, Daemon, Identity, Launch};
 use crate::mountinfo::{Mount, Mounts, Watch};
 use crate::probe::{self, Depth, Health};
 
@@ -64,6 +64,11 @@ pub(crate) fn target_of(mount: &Mount) -> Option<String> {
 /// The bucket that a mount of ours is of.
 pub(crate) fn bucket_of(mount: &Mount) -> Option<&str> {
     mount.source.split_once('/').map(|(_, bucket)| bucket)
+}
+
+/// The target's daemon at `path`, by its command line.
+pub(crate) fn find_daemon(target: &TargetId, path: &Path) -> Option<Identity> {
+    daemon::find(PROGRAM, path, &format!("fsname={}", source_prefix(target)))
 }
 
 /// Where the program is, by the search path that daemons get.

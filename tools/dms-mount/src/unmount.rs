@@ -8,7 +8,7 @@ use std::time::Duration;
 use dms_wire::{ErrorCode, MountPath, Response};
 
 use crate::child::{self, Ended};
-use crate::daemon::{self, Identity};
+use crate::daemon::Identity;
 use crate::mount::{PATIENCE, foreign, hung};
 use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
@@ -69,7 +69,7 @@ pub(crate) fn unmount(act: &Act<'_>, path: &MountPath) -> Result<Response, Faile
 
 fn find_daemon(act: &Act<'_>, record: Option<&Record>) -> Option<Identity> {
     let recorded = record.and_then(|record| record.daemon.clone()).filter(Identity::is_alive);
-    recorded.or_else(|| daemon::find(s3::PROGRAM, act.place.path()))
+    recorded.or_else(|| s3::find_daemon(act.target, act.place.path()))
 }
 
 /// umount(8), with the state on record: should we die, the daemon is known to be flushing. A
@@ -81,23 +81,37 @@ fn umount(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
         return Err(hung(act));
     }
     note(act, record, State::Unmounting);
-    match run_umount(act, &[])? {
-        Some(ended) if ended.status.success() => Ok(()),
-        // It went away by itself.
-        Some(_) if !is_mounted(act)? => Ok(()),
-        Some(_) if health == Health::Gone => detach(act, ErrorCode::Unmount),
-        Some(ended) => {
-            note(act, record, State::Mounted);
-            let busy = ended.status.code() == Some(UMOUNT_FAILED) && ended.stderr.contains("busy");
-            let text = format!("Unmount failed: {}{}", ended.stderr, holders(path));
-            Err(Failed::new(if busy { ErrorCode::Busy } else { ErrorCode::Unmount }, text))
+    // More than once only where one is hidden below it, by a daemon whose starter died.
+    for _ in 0..3 {
+        match run_umount(act, &[])? {
+            Some(ended) if ended.status.success() => {}
+            Some(_) if health == Health::Gone => return detach(act, ErrorCode::Unmount),
+            // It may have gone away by itself.
+            Some(ended) if is_mounted(act)? => return Err(in_use(act, record, &ended)),
+            Some(_) => {}
+            None => {
+                note(act, record, State::Mounted);
+                let text = format!("timeout: umount of {} did not end in time", path.display());
+                return Err(Failed::new(ErrorCode::Timeout, text));
+            }
         }
-        None => {
-            note(act, record, State::Mounted);
-            let text = format!("timeout: umount of {} did not end in time", path.display());
-            Err(Failed::new(ErrorCode::Timeout, text))
+        if !is_mounted(act)? {
+            return Ok(());
         }
     }
+    Err(Failed::new(ErrorCode::Unmount, format!("{} is still mounted", path.display())))
+}
+
+fn in_use(act: &Act<'_>, record: Option<&Record>, ended: &Ended) -> Failed {
+    note(act, record, State::Mounted);
+    let busy = ended.status.code() == Some(UMOUNT_FAILED) && ended.stderr.contains("busy");
+    let text = format!("Unmount failed: {}{}", ended.stderr, holders(act.place.path()));
+    Failed::new(if busy { ErrorCode::Busy } else { ErrorCode::Unmount }, text)
+}
+
+fn health(act: &Act<'_>) -> Result<Health, Failed> {
+    probe::health(act.place.path(), Depth::Daemon, PATIENCE.min(act.until.left()))
+        .map_err(|why| Failed::system(ErrorCode::Unmount, "unable to probe the mount", &why))
 }
 
 /// Takes a mount away whose daemon is gone: nobody can lose data any more.
@@ -110,11 +124,6 @@ pub(crate) fn detach(act: &Act<'_>, code: ErrorCode) -> Result<(), Failed> {
     }
     let text = format!("unable to unmount {}, whose daemon is gone", act.place.path().display());
     Err(Failed::new(code, text))
-}
-
-fn health(act: &Act<'_>) -> Result<Health, Failed> {
-    probe::health(act.place.path(), Depth::Daemon, PATIENCE.min(act.until.left()))
-        .map_err(|why| Failed::system(ErrorCode::Unmount, "unable to probe the mount", &why))
 }
 
 /// The same for one that may be there.
