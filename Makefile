@@ -13,7 +13,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: help build demo check check-long lint docs test-unit test-integration coverage format \
+PREFIX ?= /usr/local
+BINDIR = $(DESTDIR)$(PREFIX)/bin
+MANDIR = $(DESTDIR)$(PREFIX)/share/man
+
+.PHONY: help build install uninstall demo check check-long lint docs test-unit test-integration coverage format \
 	clean deps
 
 help: ## This list
@@ -22,6 +26,15 @@ help: ## This list
 
 build: ## The tools, as release binaries in target/release
 	cargo build --release --locked
+
+install: build ## The tools, dms-pipeline and the pages, below $(DESTDIR)$(PREFIX)
+	install -d $(BINDIR) $(sort $(foreach page,$(wildcard man/*),$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))))
+	install $(addprefix $(TARGET)/release/,dms-lock dms-ledger dms-mount) pipelines/dms-pipeline $(BINDIR)
+	$(foreach page,$(wildcard man/*),install -m 644 $(page) $(MANDIR)/man$(patsubst .%,%,$(suffix $(page))) &&) :
+
+uninstall: ## Remove what `install` put there
+	rm -f $(addprefix $(BINDIR)/,dms-lock dms-ledger dms-mount dms-pipeline) \
+		$(foreach page,$(wildcard man/*),$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))/$(notdir $(page)))
 
 demo: deps ## Two jobs share an S3 target on this machine, told line by line; as root
 	cargo build --locked --workspace --bins
@@ -35,6 +48,8 @@ check-long: check ## The same, with the tests that take long
 lint: ## Format, clippy, and shellcheck of every shell script
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+# The product by itself: among the tests, it could borrow a feature that it does not ask for.
+	cargo check --locked
 	find . \( -name target -o -name .git \) -prune -o -type f -exec awk \
 		'FNR == 1 && /^#! *[^ ]*[\/ ](ba|da)?sh( |$$)/ { print FILENAME } { nextfile }' {} + \
 		| xargs -d '\n' shellcheck
