@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
 
-use dms_tests::{Lab, NODE, Process, eventually};
+use dms_tests::{Filter, Held, Lab, NODE, Process, eventually};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -238,4 +238,46 @@ fn a_request_whose_outcome_is_unknown_can_be_repeated_with_its_id() {
     lab.feed("dms-ledger", &["commit"], &unknown.to_string()).expect(1);
     assert_eq!(lab.send(&mount)["physically_mounted"], true);
     assert_eq!(lab.users("t1"), [1]);
+}
+
+#[test]
+fn a_mount_that_comes_again_late_does_not_bind_a_job_that_has_left() {
+    let lab = Lab::new();
+    lab.mount(2, "t1");
+    let mut mount = lab.request("mount", 1, "t1");
+    mount["request_id"] = json!("late");
+    fs::write(lab.path("line"), format!("{mount}\n")).expect("room for it");
+    lab.shell("dms-lock -- dms-ledger plan <line >/dev/null").expect(0);
+    // Its outcome is unknown to the job, which leaves to be sure; others stay.
+    lab.unmount(1, "t1");
+    let late = lab.send(&mount);
+    assert_eq!(late["error_code"], "stale", "{late}");
+    assert_eq!(lab.users("t1"), [2]);
+}
+
+#[test]
+fn an_outcome_that_cannot_be_recorded_does_not_keep_other_controllers_waiting() {
+    let lab = Lab::new();
+    lab.feed("dms-ledger", &["init"], "").expect(0);
+    // A pipeline that waits for a word between the act and the record, and then lives on.
+    let script = "mkfifo go; dms-ledger plan | dms-mount \
+        | { read -r line; echo x >acted; read -r x <go; echo \"$line\"; cat; } | dms-ledger commit";
+    let mut command = lab.command("dms-lock", &["--each", "--", "sh", "-c", script]);
+    command.current_dir(lab.path("")).env("DMS_REQUEST_TIMEOUT", "2");
+    let mut idle = Filter::start(&mut command);
+    idle.tell(&lab.request("mount", 1, "t1"));
+    eventually("it has acted", || lab.path("acted").exists());
+    let held = "{ echo 'BEGIN EXCLUSIVE; SELECT \"held\";'; read x; } | sqlite3 state/ledger.db";
+    let held = Held::start(lab.command("sh", &["-c", held]).current_dir(lab.path("")));
+    fs::write(lab.path("go"), "go\n").expect("it reads");
+    assert_eq!(idle.answer()["error_code"], "database");
+    held.release();
+
+    let mut pipeline = lab.pipeline_command();
+    pipeline.env("DMS_LOCK_DIR", lab.path("other-locks")).env("DMS_REQUEST_TIMEOUT", "10");
+    let request = format!("{}\n", lab.request("mount", 2, "t1"));
+    let mounted = dms_tests::run(&mut pipeline, request.as_bytes());
+    assert_eq!(mounted.expect(0).line()["status"], "success", "{mounted}");
+    assert_eq!(lab.users("t1"), [2]);
+    idle.end();
 }

@@ -341,3 +341,27 @@ fn two_targets_that_meet_at_one_path_do_not_cover_each_other() {
         assert_eq!(mount_source(&lab.path("mnt/x")), None, "round {round}: something is left");
     }
 }
+
+#[test]
+fn a_mount_that_is_hidden_by_another_is_not_taken_for_working() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    // A volume is mounted over the base: the target's mount is there, but no path leads to it.
+    tmpfs(&lab.path("mnt"));
+    for with_directory in [false, true] {
+        if with_directory {
+            fs::create_dir(lab.mount_point("t1")).expect("it is a tmpfs");
+        }
+        for (action, job) in [("mount", 2), ("unmount", 1)] {
+            let answer = lab.send(&lab.request(action, job, "t1"));
+            assert_eq!(answer["error_code"], action, "{answer}");
+            assert!(answer["error_msg"].as_str().is_some_and(|m| m.contains("hidden")), "{answer}");
+        }
+    }
+    assert_eq!(lab.users("t1"), [1]);
+    umount2(&lab.path("mnt"), MntFlags::empty()).expect("nobody uses it");
+    lab.mount(2, "t1");
+    lab.unmount(1, "t1");
+    lab.unmount(2, "t1");
+    lab.assert_gone("t1");
+}

@@ -3,7 +3,8 @@
 //! A run (a pipeline, a command) holds a lock of its own, which all its processes inherit, and
 //! knows its path from the environment. Whoever can take that lock knows that all of them ended.
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,11 @@ pub const VARIABLE: &str = "DMS_LIFE_LOCK";
 /// The environment variable that tells a run's processes that it has one request at a time: when
 /// it is given the next one, the one before is over, recorded or not.
 pub const ONE_AT_A_TIME: &str = "DMS_ONE_AT_A_TIME";
+
+/// Whether this process belongs to such a run.
+pub fn is_one_at_a_time() -> bool {
+    std::env::var_os(ONE_AT_A_TIME).is_some()
+}
 
 /// How many files of dead runs may lie about before a new run sweeps them away.
 const SWEEP_ABOVE: usize = 32;
@@ -66,6 +72,23 @@ pub fn has_ended(path: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     Ok(Lock::take(path, Mode::Exclusive, Wait::No)?.is_some())
+}
+
+/// Notes that our run has given something up that others may be waiting for. Without a run, there
+/// is nowhere to note it.
+///
+/// # Errors
+/// If the life lock's file cannot be written.
+pub fn abandon(id: &str) -> io::Result<()> {
+    let Some(path) = std::env::var_os(VARIABLE) else { return Ok(()) };
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    file.write_all(format!("{id}\n").as_bytes())
+}
+
+/// Whether the run with this life lock has given this up.
+pub fn has_abandoned(path: &Path, id: &str) -> bool {
+    // A file that cannot be read says nothing.
+    std::fs::read_to_string(path).is_ok_and(|ids| ids.lines().any(|line| line == id))
 }
 
 /// Removes the file of a run that has ended; one that is alive stays.

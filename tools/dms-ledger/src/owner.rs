@@ -27,12 +27,13 @@ impl Owner {
 
     /// Ourselves, as the stage that begins the requests of its run.
     pub(crate) fn beginning_requests(self) -> Self {
-        Owner { one_at_a_time: std::env::var_os(life::ONE_AT_A_TIME).is_some(), ..self }
+        Owner { one_at_a_time: life::is_one_at_a_time(), ..self }
     }
 
-    /// Whether `other` can be known, by us and without a clock, to have ended: its host was booted
-    /// again, its run is over, or its run is ours and has gone on to the next request.
-    pub(crate) fn knows_ended(&self, other: &Owner) -> bool {
+    /// Whether `operation` can be known, by us and without a clock, to have no future: the host of
+    /// its owner was booted again, its run is over or has given it up, or its run is ours and has
+    /// gone on to the next request.
+    pub(crate) fn knows_ended(&self, other: &Owner, operation: &str) -> bool {
         if other.host != self.host {
             return false;
         }
@@ -43,6 +44,7 @@ impl Owner {
             return true;
         }
         match &other.life {
+            Some(path) if life::has_abandoned(Path::new(path), operation) => true,
             Some(path) => life::has_ended(Path::new(path)).unwrap_or_else(|why| {
                 log::warn!("unable to look at life lock {path}: {why}");
                 false
@@ -66,16 +68,16 @@ mod tests {
         let me = owner("2", None);
         let before = Owner { boot: "1".into(), ..me.clone() };
         let elsewhere = Owner { host: "b".into(), ..before.clone() };
-        assert!(me.knows_ended(&before));
-        assert!(!me.knows_ended(&elsewhere));
-        assert!(!me.knows_ended(&me.clone()));
+        assert!(me.knows_ended(&before, "op"));
+        assert!(!me.knows_ended(&elsewhere, "op"));
+        assert!(!me.knows_ended(&me.clone(), "op"));
     }
 
     #[test]
     fn a_life_lock_that_is_gone_belongs_to_nobody_alive() {
         let me = owner("1", None);
         let gone = Owner { life: Some("/nonexistent/life/x".into()), ..me.clone() };
-        assert!(me.knows_ended(&gone));
+        assert!(me.knows_ended(&gone, "op"));
     }
 
     #[test]
@@ -85,9 +87,12 @@ mod tests {
         let held = dms_flock::Lock::take(&path, dms_flock::Mode::Exclusive, dms_flock::Wait::No);
         let held = held.expect("a temporary file").expect("nobody else locks it");
         let me = owner("1", path.to_str());
-        assert!(!me.knows_ended(&me));
+        assert!(!me.knows_ended(&me, "op"));
+        std::fs::write(&path, "another\nop\n").expect("it is ours");
+        assert!(me.knows_ended(&me, "op") && !me.knows_ended(&me, "an"));
+        std::fs::write(&path, "").expect("it is ours");
         let serial = Owner { one_at_a_time: true, ..me };
-        assert!(serial.knows_ended(&serial));
+        assert!(serial.knows_ended(&serial, "op"));
         drop(held);
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 
 use dms_cli::{Context, Exit, Failure, Settings, random_id};
+use dms_flock::life;
 use dms_wire::{
     Action, Decision, ErrorCode, Invalid, Line, Lines, MAX_LINE, MAX_REQUEST, Plan, Request,
     Response, write_json,
@@ -198,12 +199,16 @@ fn commit_one(ledger: &mut Opened<'_>, line: &[u8]) -> Response {
     if !agrees {
         return internal("the plan's action and decision disagree: nothing was recorded");
     }
-    match ledger.get() {
-        Ok(ledger) => {
-            commit::commit(&mut *ledger.store, &plan, &outcome).unwrap_or_else(|why| database(&why))
+    let committed = ledger.get().and_then(|ledger| {
+        commit::commit(&mut *ledger.store, &plan, &outcome).map_err(|why| database(&why))
+    });
+    committed.unwrap_or_else(|answer| {
+        // The operation stays pending, but nobody has to wait for it.
+        if let Err(why) = life::abandon(plan.operation.as_str()) {
+            log::warn!("operation {} stays pending: {why}", plan.operation);
         }
-        Err(answer) => answer,
-    }
+        answer
+    })
 }
 
 fn database(why: &StoreError) -> Response {

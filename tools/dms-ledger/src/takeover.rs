@@ -17,7 +17,7 @@ pub(crate) fn settle_ended(store: &mut dyn Store, me: &Owner) -> Result<()> {
     }
     let millis = store.now()?.millis;
     for operation in operations {
-        if me.knows_ended(&operation.owner) || operation.lease_until < millis {
+        if me.knows_ended(&operation.owner, &operation.id) || operation.lease_until < millis {
             take_over(store, &operation)?;
         }
     }

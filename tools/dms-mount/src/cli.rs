@@ -20,6 +20,9 @@ pub(crate) enum Command {
     /// Say whether the mount at PATH is alive; may hang, as it may
     #[command(hide = true)]
     Probe {
+        /// What has to be there: major:minor
+        #[arg(long)]
+        device: String,
         /// Ask its server too
         #[arg(long)]
         server: bool,

@@ -33,8 +33,8 @@ fn main() -> ExitCode {
 fn run() -> Result<Exit, Failure> {
     let cli: Cli = dms_cli::parse()?;
     let stdout = std::io::stdout();
-    if let Some(Command::Probe { server, path }) = cli.command {
-        return probe::main(&path, server, stdout.lock());
+    if let Some(Command::Probe { device, server, path }) = cli.command {
+        return probe::main(&path, &device, server, stdout.lock());
     }
     // The locks of a dms-lock above us are for our run, not for the daemons that outlive it.
     dms_flock::keep_from_children().context("unable to read", "/proc/self/fd")?;

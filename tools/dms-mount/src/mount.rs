@@ -65,14 +65,25 @@ fn is_usable(act: &Act<'_>, found: &Mount, record: Option<&Record>) -> Result<bo
     let is_known = record.is_some_and(|record| record.is_of(found));
     let depth = if is_known { Depth::Daemon } else { Depth::Server };
     let bound = PATIENCE.min(act.until.left());
-    let health = probe::health(&found.path, depth, bound)
+    let health = probe::health(found, depth, bound)
         .map_err(|why| Failed::system(ErrorCode::Mount, "unable to probe the mount", &why))?;
     match health {
         // If it went away meanwhile, it was the bare directory that answered.
         Health::Alive => Ok(read_mounts()?.at(&found.path) == Some(found)),
         Health::Gone => Ok(false),
         Health::Hung => Err(hung(act)),
+        Health::Covered => Err(covered(act, ErrorCode::Mount)),
     }
+}
+
+pub(crate) fn covered(act: &Act<'_>, code: ErrorCode) -> Failed {
+    let what = if code == ErrorCode::Mount { "Mount failed" } else { "Unmount failed" };
+    let path = act.place.path().display();
+    let text = format!(
+        "{what}: the mount of {} at {path} is hidden by another mount; it was not touched",
+        act.target
+    );
+    Failed::new(code, text)
 }
 
 pub(crate) fn hung(act: &Act<'_>) -> Failed {

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use dms_cli::{Context, Exit, Failure};
 use nix::errno::Errno;
+use nix::sys::stat::{lstat, major, minor};
 use nix::sys::statvfs::statvfs;
 
 use crate::child;
+use crate::mountinfo::Mount;
 
 /// What the I/O said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub(crate) enum Health {
     Alive,
     /// Nobody is there any more to answer.
     Gone,
+    /// Something else is at the path: the mount is hidden by another, above it.
+    Covered,
     /// No answer in time.
     Hung,
 }
@@ -33,43 +37,56 @@ pub(crate) enum Depth {
 }
 
 /// Tries it, from a process of its own.
-pub(crate) fn health(path: &Path, depth: Depth, bound: Duration) -> io::Result<Health> {
+pub(crate) fn health(mount: &Mount, depth: Depth, bound: Duration) -> io::Result<Health> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg("probe").env_clear();
+    command.args(["probe", "--device", &mount.device]).env_clear();
     if depth == Depth::Server {
         command.arg("--server");
     }
-    command.arg("--").arg(path);
+    command.arg("--").arg(&mount.path);
     match child::run(&mut command, bound, None)? {
         None => Ok(Health::Hung),
         Some(ended) => match ended.stdout.trim() {
             "alive" => Ok(Health::Alive),
             "gone" => Ok(Health::Gone),
+            "covered" => Ok(Health::Covered),
             _ => Err(io::Error::other(format!("the probe failed: {}", ended.stderr))),
         },
     }
 }
 
-/// The probe's own main: says `alive` or `gone`.
-pub(crate) fn main(path: &Path, server: bool, mut output: impl Write) -> Result<Exit, Failure> {
+/// The probe's own main: says `alive`, `gone` or `covered`.
+pub(crate) fn main(
+    path: &Path,
+    device: &str,
+    server: bool,
+    mut output: impl Write,
+) -> Result<Exit, Failure> {
     let depth = if server { Depth::Server } else { Depth::Daemon };
-    let word = match attempt(path, depth) {
+    let word = match attempt(path, device, depth) {
         Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ESHUTDOWN) => "gone",
-        Ok(()) | Err(_) => "alive",
+        Err(Errno::ENOENT | Errno::ENOTDIR) | Ok(false) => "covered",
+        Ok(true) | Err(_) => "alive",
     };
     writeln!(output, "{word}").context("unable to write", "stdout")?;
     Ok(Exit::Done)
 }
 
-fn attempt(path: &Path, depth: Depth) -> Result<(), Errno> {
+/// False: the path leads to another device.
+fn attempt(path: &Path, device: &str, depth: Depth) -> Result<bool, Errno> {
+    // Only the daemon can answer this one.
     statvfs(path)?;
+    let dev = lstat(path)?.st_dev;
+    if format!("{}:{}", major(dev), minor(dev)) != device {
+        return Ok(false);
+    }
     if depth == Depth::Server {
         // A name that nobody has, so that no cache can answer.
         let name: PathBuf = path.join(format!(".dms-probe-{}", std::process::id()));
-        match nix::sys::stat::lstat(&name) {
+        match lstat(&name) {
             Ok(_) | Err(Errno::ENOENT) => {}
             Err(why) => return Err(why),
         }
     }
-    Ok(())
+    Ok(true)
 }

@@ -145,7 +145,10 @@ pub(crate) fn wait_until_ready(
         let mounts = Mounts::read().map_err(broken)?;
         Ok(mounts.at(path).filter(|mount| is_ours(mount, target)).cloned())
     };
-    while ours()?.is_none() {
+    let mount = loop {
+        if let Some(mount) = ours()? {
+            break mount;
+        }
         if let Some(status) = daemon.has_ended() {
             return Err(format!("{PROGRAM} ended ({status}) without mounting"));
         }
@@ -153,18 +156,19 @@ pub(crate) fn wait_until_ready(
             return Err("timeout: not mounted in time".to_owned());
         }
         watch.wait(GLANCE.min(end.left())).map_err(broken)?;
-    }
-    match probe::health(path, Depth::Server, end.left()).map_err(broken)? {
+    };
+    match probe::health(&mount, Depth::Server, end.left()).map_err(broken)? {
         Health::Alive => {}
         Health::Hung => return Err("timeout: mounted, but its server does not answer".to_owned()),
-        Health::Gone => {
+        // Gone so quickly that the bare directory answered, or hidden: it is not usable.
+        Health::Gone | Health::Covered => {
             // It is about to say why.
             daemon.wait(end.left().clamp(GLANCE, LAST_WORDS));
             return Err(format!("{PROGRAM} gave up"));
         }
     }
     match ours()? {
-        Some(mount) if daemon.identity.is_alive() => Ok(mount),
+        Some(still) if still == mount && daemon.identity.is_alive() => Ok(mount),
         _ => {
             daemon.wait(end.left().clamp(GLANCE, LAST_WORDS));
             Err(format!("{PROGRAM} gave up"))

@@ -9,7 +9,7 @@ use dms_wire::{ErrorCode, MountPath, Response};
 
 use crate::child::{self, Ended};
 use crate::daemon::Identity;
-use crate::mount::{PATIENCE, foreign, hung};
+use crate::mount::{PATIENCE, covered, foreign, hung};
 use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
 use crate::record::{Record, State};
@@ -77,8 +77,10 @@ fn find_daemon(act: &Act<'_>, record: Option<&Record>) -> Option<Identity> {
 fn umount(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
     let path = act.place.path();
     let health = health(act)?;
-    if health == Health::Hung {
-        return Err(hung(act));
+    match health {
+        Health::Hung => return Err(hung(act)),
+        Health::Covered => return Err(covered(act, ErrorCode::Unmount)),
+        Health::Alive | Health::Gone => {}
     }
     note(act, record, State::Unmounting);
     // More than once only where one is hidden below it, by a daemon whose starter died.
@@ -110,7 +112,8 @@ fn in_use(act: &Act<'_>, record: Option<&Record>, ended: &Ended) -> Failed {
 }
 
 fn health(act: &Act<'_>) -> Result<Health, Failed> {
-    probe::health(act.place.path(), Depth::Daemon, PATIENCE.min(act.until.left()))
+    let Some(found) = act.mounts.at(act.place.path()) else { return Ok(Health::Gone) };
+    probe::health(found, Depth::Daemon, PATIENCE.min(act.until.left()))
         .map_err(|why| Failed::system(ErrorCode::Unmount, "unable to probe the mount", &why))
 }
 
