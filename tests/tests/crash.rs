@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use dms_tests::{Filter, Lab, Process, eventually, is_long_run};
 use nix::sys::signal::Signal;
 
-/// How many operations have to be cut between plan and commit: two hundred, or a thousand in a long run.
-fn wanted() -> usize {
+/// How many operations have to be cut between plan and commit: more in a long run.
+fn cuts() -> usize {
     if is_long_run() { 1000 } else { 200 }
 }
 
@@ -84,10 +84,10 @@ fn two_hundred_kills_of_any_stage_are_repaired_by_the_next_command() {
     // Job 1 stays for some rounds, so that mounts and unmounts of job 2 are of both kinds.
     for round in 0.. {
         if round % 50 == 0 {
-            if cut_operations(&lab) >= wanted() {
+            if cut_operations(&lab) >= cuts() {
                 break;
             }
-            assert!(round < 20 * wanted(), "too few kills hit an operation: {hits:?}");
+            assert!(round < 20 * cuts(), "too few kills hit an operation: {hits:?}");
             lab.mount(1, "t1");
         } else if round % 50 == 10 {
             lab.unmount(1, "t1");

@@ -255,24 +255,30 @@ fn a_mount_that_comes_again_late_does_not_bind_a_job_that_has_left() {
     assert_eq!(lab.users("t1"), [2]);
 }
 
-#[test]
-fn an_outcome_that_cannot_be_recorded_does_not_keep_other_controllers_waiting() {
-    let lab = Lab::new();
+/// A pipeline that waits for a word between the act and the record, and that has lost the outcome
+/// of `request`, because the ledger could not be written. It lives on.
+fn pipeline_that_could_not_record(lab: &Lab, request: &Value) -> Filter {
     lab.feed("dms-ledger", &["init"], "").expect(0);
-    // A pipeline that waits for a word between the act and the record, and then lives on.
     let script = "mkfifo go; dms-ledger plan | dms-mount \
-        | { read -r line; echo x >acted; read -r x <go; echo \"$line\"; cat; } | dms-ledger commit";
+        | while read -r line; do echo x >acted; read -r x <go; echo \"$line\"; done \
+        | dms-ledger commit";
     let mut command = lab.command("dms-lock", &["--each", "--", "sh", "-c", script]);
     command.current_dir(lab.path("")).env("DMS_REQUEST_TIMEOUT", "2");
-    let mut idle = Filter::start(&mut command);
-    idle.tell(&lab.request("mount", 1, "t1"));
+    let mut pipeline = Filter::start(&mut command);
+    pipeline.tell(request);
     eventually("it has acted", || lab.path("acted").exists());
     let held = "{ echo 'BEGIN EXCLUSIVE; SELECT \"held\";'; read x; } | sqlite3 state/ledger.db";
     let held = Held::start(lab.command("sh", &["-c", held]).current_dir(lab.path("")));
     fs::write(lab.path("go"), "go\n").expect("it reads");
-    assert_eq!(idle.answer()["error_code"], "database");
+    assert_eq!(pipeline.answer()["error_code"], "database");
     held.release();
+    pipeline
+}
 
+#[test]
+fn an_outcome_that_cannot_be_recorded_does_not_keep_other_controllers_waiting() {
+    let lab = Lab::new();
+    let idle = pipeline_that_could_not_record(&lab, &lab.request("mount", 1, "t1"));
     let mut pipeline = lab.pipeline_command();
     pipeline.env("DMS_LOCK_DIR", lab.path("other-locks")).env("DMS_REQUEST_TIMEOUT", "10");
     let request = format!("{}\n", lab.request("mount", 2, "t1"));
@@ -280,4 +286,21 @@ fn an_outcome_that_cannot_be_recorded_does_not_keep_other_controllers_waiting() 
     assert_eq!(mounted.expect(0).line()["status"], "success", "{mounted}");
     assert_eq!(lab.users("t1"), [2]);
     idle.end();
+}
+
+#[test]
+fn an_operation_that_was_given_up_and_is_repeated_is_not_taken_from_its_run() {
+    let lab = Lab::new();
+    let mut request = lab.request("mount", 1, "t1");
+    request["request_id"] = json!("again");
+    let mut pipeline = pipeline_that_could_not_record(&lab, &request);
+    fs::remove_file(lab.path("acted")).expect("it was made");
+    // The same request, in the same run: it is pending anew.
+    pipeline.tell(&request);
+    eventually("it has acted", || lab.path("acted").exists());
+    assert_eq!(lab.history("t1")[0]["status"], "pending", "taken over while its run is at it");
+    fs::write(lab.path("go"), "go\n").expect("it reads");
+    assert_eq!(pipeline.answer()["status"], "success");
+    assert_eq!(lab.users("t1"), [1]);
+    pipeline.end();
 }

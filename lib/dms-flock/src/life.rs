@@ -79,16 +79,16 @@ pub fn has_ended(path: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 /// If the life lock's file cannot be written.
-pub fn abandon(id: &str) -> io::Result<()> {
+pub fn abandon(what: &str) -> io::Result<()> {
     let Some(path) = std::env::var_os(VARIABLE) else { return Ok(()) };
     let mut file = OpenOptions::new().append(true).open(path)?;
-    file.write_all(format!("{id}\n").as_bytes())
+    file.write_all(format!("{what}\n").as_bytes())
 }
 
 /// Whether the run with this life lock has given this up.
-pub fn has_abandoned(path: &Path, id: &str) -> bool {
+pub fn has_abandoned(path: &Path, what: &str) -> bool {
     // A file that cannot be read says nothing.
-    std::fs::read_to_string(path).is_ok_and(|ids| ids.lines().any(|line| line == id))
+    std::fs::read_to_string(path).is_ok_and(|notes| notes.lines().any(|line| line == what))
 }
 
 /// Removes the file of a run that has ended; one that is alive stays.

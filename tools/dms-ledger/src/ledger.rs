@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dms_cli::{Context, Failure, Settings, random_id};
+use dms_wire::{ErrorCode, Response};
 
 use crate::owner::Owner;
 use crate::store::{Store, StoreError};
@@ -49,5 +50,39 @@ impl Ledger {
         settle_ended(&mut *ledger.store, &ledger.owner)
             .context("unable to settle", "the ledger")?;
         Ok(ledger)
+    }
+}
+
+/// The ledger, opened when it can be: while it cannot, each line is answered `database`.
+pub(crate) struct Opened<'a> {
+    settings: &'a Settings,
+    open: fn(&Settings) -> Result<Ledger, Failure>,
+    ledger: Option<Ledger>,
+}
+
+impl<'a> Opened<'a> {
+    /// Tries at once: settings that no time will mend end the process.
+    pub(crate) fn new(
+        settings: &'a Settings,
+        open: fn(&Settings) -> Result<Ledger, Failure>,
+    ) -> Result<Self, Failure> {
+        let ledger = match open(settings) {
+            Err(why) if why.is_temporary() => {
+                log::error!("{why}");
+                None
+            }
+            opened => Some(opened?),
+        };
+        Ok(Opened { settings, open, ledger })
+    }
+
+    /// The ledger, or the answer to give without it.
+    pub(crate) fn get(&mut self) -> Result<&mut Ledger, Response> {
+        let ledger = match self.ledger.take() {
+            Some(ledger) => ledger,
+            None => (self.open)(self.settings)
+                .map_err(|why| Response::error(ErrorCode::Database, why.to_string()))?,
+        };
+        Ok(self.ledger.insert(ledger))
     }
 }

@@ -30,10 +30,10 @@ impl Owner {
         Owner { one_at_a_time: life::is_one_at_a_time(), ..self }
     }
 
-    /// Whether `operation` can be known, by us and without a clock, to have no future: the host of
+    /// Whether `attempt` can be known, by us and without a clock, to have no future: the host of
     /// its owner was booted again, its run is over or has given it up, or its run is ours and has
     /// gone on to the next request.
-    pub(crate) fn knows_ended(&self, other: &Owner, operation: &str) -> bool {
+    pub(crate) fn knows_ended(&self, other: &Owner, attempt: &str) -> bool {
         if other.host != self.host {
             return false;
         }
@@ -44,7 +44,7 @@ impl Owner {
             return true;
         }
         match &other.life {
-            Some(path) if life::has_abandoned(Path::new(path), operation) => true,
+            Some(path) if life::has_abandoned(Path::new(path), attempt) => true,
             Some(path) => life::has_ended(Path::new(path)).unwrap_or_else(|why| {
                 log::warn!("unable to look at life lock {path}: {why}");
                 false
@@ -52,6 +52,11 @@ impl Owner {
             None => false,
         }
     }
+}
+
+/// One attempt at an operation, as a run gives it up: a repeat has the same id and a later fence.
+pub(crate) fn attempt(operation: &str, seq: Option<i64>) -> String {
+    format!("{operation} {}", seq.unwrap_or_default())
 }
 
 #[cfg(test)]

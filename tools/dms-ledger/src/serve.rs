@@ -11,8 +11,8 @@ use dms_wire::{
 use serde_json::{Map, Value};
 
 use crate::commit;
-use crate::ledger::Ledger;
-use crate::owner::Owner;
+use crate::ledger::{Ledger, Opened};
+use crate::owner::{Owner, attempt};
 use crate::plan::{Planned, Planner, withdraw};
 use crate::store::StoreError;
 use crate::wish::Wish;
@@ -148,39 +148,6 @@ pub(crate) fn commit(settings: &Settings, mut output: impl Write) -> Result<Exit
     Ok(exit)
 }
 
-/// The ledger, opened when it can be: while it cannot, each line is answered `database`.
-struct Opened<'a> {
-    settings: &'a Settings,
-    open: fn(&Settings) -> Result<Ledger, Failure>,
-    ledger: Option<Ledger>,
-}
-
-impl<'a> Opened<'a> {
-    /// Tries at once: settings that no time will mend end the process.
-    fn new(
-        settings: &'a Settings,
-        open: fn(&Settings) -> Result<Ledger, Failure>,
-    ) -> Result<Self, Failure> {
-        let ledger = match open(settings) {
-            Err(why) if why.is_temporary() => {
-                log::error!("{why}");
-                None
-            }
-            opened => Some(opened?),
-        };
-        Ok(Opened { settings, open, ledger })
-    }
-
-    fn get(&mut self) -> Result<&mut Ledger, Response> {
-        let ledger = match self.ledger.take() {
-            Some(ledger) => ledger,
-            None => (self.open)(self.settings)
-                .map_err(|why| Response::error(ErrorCode::Database, why.to_string()))?,
-        };
-        Ok(self.ledger.insert(ledger))
-    }
-}
-
 fn commit_one(ledger: &mut Opened<'_>, line: &[u8]) -> Response {
     let outcome = match Response::parse(line) {
         Ok(outcome) => outcome,
@@ -204,11 +171,15 @@ fn commit_one(ledger: &mut Opened<'_>, line: &[u8]) -> Response {
     });
     committed.unwrap_or_else(|answer| {
         // The operation stays pending, but nobody has to wait for it.
-        if let Err(why) = life::abandon(plan.operation.as_str()) {
+        if let Err(why) = give_up(&plan) {
             log::warn!("operation {} stays pending: {why}", plan.operation);
         }
         answer
     })
+}
+
+fn give_up(plan: &Plan) -> std::io::Result<()> {
+    life::abandon(&attempt(plan.operation.as_str(), i64::try_from(plan.seq).ok()))
 }
 
 fn database(why: &StoreError) -> Response {

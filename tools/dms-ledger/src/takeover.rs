@@ -1,8 +1,9 @@
-//! Settling the operations of runs that ended: every command does this before its own work.
+//! Settling the operations of runs that ended: every command but `commit` does this before its own
+//! work.
 
 use crate::bindings;
 use crate::journal::{self, Filter, Operation};
-use crate::owner::Owner;
+use crate::owner::{Owner, attempt};
 use crate::store::{Result, Store, transaction};
 
 /// Takes over every pending operation whose owner has ended. An unmount that was taken over
@@ -17,7 +18,8 @@ pub(crate) fn settle_ended(store: &mut dyn Store, me: &Owner) -> Result<()> {
     }
     let millis = store.now()?.millis;
     for operation in operations {
-        if me.knows_ended(&operation.owner, &operation.id) || operation.lease_until < millis {
+        let attempt = attempt(&operation.id, operation.seq);
+        if me.knows_ended(&operation.owner, &attempt) || operation.lease_until < millis {
             take_over(store, &operation)?;
         }
     }
