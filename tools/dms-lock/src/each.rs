@@ -7,12 +7,13 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use dms_cli::{Context, Exit, Failure};
+use dms_filter::Lost;
 use dms_flock::{Lock, Mode, Wait};
 use dms_wire::{
     Deadline, ErrorCode, Line, Lines, MAX_REQUEST, Request, Response, TargetId, write_line,
 };
 
-use crate::filter::{Filter, Lost};
+use crate::filter::{Filter, Hangs};
 use crate::locks::LockDir;
 
 /// What stays the same from line to line.
@@ -79,7 +80,7 @@ fn answer(
     let mut running = match filter.current.take() {
         Some(running) if !running.is_spent() => running,
         Some(spent) => {
-            filter.lose(spent)?;
+            filter.lose(spent, Hangs::No)?;
             Filter::start(rules.locks, command)?
         }
         None => Filter::start(rules.locks, command)?,
@@ -91,7 +92,8 @@ fn answer(
             Ok(answer)
         }
         Err(why) => {
-            filter.lose(running)?;
+            let hangs = if matches!(why, Lost::TimedOut) { Hangs::Yes } else { Hangs::No };
+            filter.lose(running, hangs)?;
             Ok(error_line(&explain(&why, patience)))
         }
     }
@@ -105,8 +107,8 @@ struct Running {
 
 impl Running {
     /// Ends what is left of a filter that cannot be used any more.
-    fn lose(&mut self, filter: Filter) -> Result<(), Failure> {
-        let end = filter.kill()?;
+    fn lose(&mut self, filter: Filter, hangs: Hangs) -> Result<(), Failure> {
+        let end = filter.end(hangs)?;
         let how = end.map_or("it does not end".to_owned(), |end| end.to_string());
         log::warn!("the filter was lost ({how}) and is started anew");
         self.lost = end;

@@ -1,44 +1,24 @@
-//! A filter that is kept running: a line in, a line out.
+//! A filter with a life lock of its own.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use dms_cli::{Context, Failure, random_id};
+use dms_filter::Lost;
 use dms_flock::life;
-use dms_wire::MAX_LINE;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 
 use crate::locks::LockDir;
 use crate::replace::cannot_run;
 
-/// How long a filter may take to end once it has been told to.
-const PARTING: Duration = Duration::from_secs(2);
+/// How long a filter may take to end once its input has ended: it may have a request yet.
+const FINISH: Duration = Duration::from_secs(30);
 
-/// A running filter: a process group with a life lock of its own.
+/// A running filter: a process group with a life lock.
 pub(crate) struct Filter {
-    child: Child,
-    /// `None` once it was closed.
-    stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
+    running: dms_filter::Filter,
     life: PathBuf,
-}
-
-/// Why there is no answer.
-pub(crate) enum Lost {
-    /// The filter closed its output.
-    Ended,
-    /// It did not answer in time.
-    TimedOut,
-    /// It said more than one line, or one that is too long.
-    Confused,
 }
 
 impl Filter {
@@ -49,153 +29,54 @@ impl Filter {
             .context("unable to make a life lock in", locks.path().display())?;
         let passed = life.pass_on().context("unable to pass on", life.path().display())?;
         let (program, args) = command.split_at(1);
-        let mut child = Command::new(&program[0])
-            .args(args)
-            .env(life::VARIABLE, life.path())
-            .env(life::ONE_AT_A_TIME, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(|why| cannot_run(&program[0], &why))?;
+        let mut command = Command::new(&program[0]);
+        command.args(args).env(life::VARIABLE, life.path()).env(life::ONE_AT_A_TIME, "1");
+        let running =
+            dms_filter::Filter::start(&mut command).map_err(|why| cannot_run(&program[0], &why))?;
         // From here on the life lock is the filter's alone.
         drop(passed);
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Failure::temporary("unable to open a pipe to the filter"));
-        };
-        unblock(stdin.as_fd()).context("unable to set up", "the filter's pipe")?;
-        unblock(stdout.as_fd()).context("unable to set up", "the filter's pipe")?;
-        Ok(Filter { child, stdin: Some(stdin), stdout, life: life.path().to_owned() })
+        Ok(Filter { running, life: life.path().to_owned() })
     }
 
     /// Whether it has ended, or said something that nobody asked for, since its last answer.
     pub(crate) fn is_spent(&self) -> bool {
-        let mut fds = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO) != Ok(0)
+        self.running.is_spent()
     }
 
-    /// Hands it a line and waits for its answer. Both at once: it may answer before it has read
-    /// the whole line.
+    /// Hands it a line and waits for its answer.
     pub(crate) fn ask(&mut self, line: &[u8], patience: Duration) -> Result<Vec<u8>, Lost> {
-        let end = Instant::now() + patience;
-        let question: Vec<u8> = line.iter().copied().chain([b'\n']).collect();
-        let mut unsent = &question[..];
-        let mut answer = Vec::new();
-        loop {
-            self.wait_ready(!unsent.is_empty(), end)?;
-            unsent = self.send(unsent);
-            if self.receive(&mut answer)? {
-                return Ok(answer);
-            }
-        }
-    }
-
-    /// Waits until it says something, or can be told something.
-    fn wait_ready(&self, unsent: bool, end: Instant) -> Result<(), Lost> {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Lost::TimedOut);
-        }
-        let mut fds = vec![PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
-        if let Some(stdin) = self.stdin.as_ref().filter(|_| unsent) {
-            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
-        }
-        // Rounded up, or the last millisecond would be spent in a busy loop.
-        let millis = left.as_millis().saturating_add(1).min(60_000);
-        let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(_) => Err(Lost::Ended),
-        }
-    }
-
-    /// Sends what the pipe takes; returns the rest.
-    fn send<'a>(&mut self, unsent: &'a [u8]) -> &'a [u8] {
-        let Some(stdin) = self.stdin.as_mut().filter(|_| !unsent.is_empty()) else { return &[] };
-        match stdin.write(unsent) {
-            Ok(sent) => &unsent[sent..],
-            Err(why) if is_for_later(&why) => unsent,
-            // It reads no more, but may still have something to say.
-            Err(_) => &[],
-        }
-    }
-
-    /// Takes in what it says; true once that is one whole line.
-    fn receive(&mut self, answer: &mut Vec<u8>) -> Result<bool, Lost> {
-        let mut chunk = [0; 16384];
-        match self.stdout.read(&mut chunk) {
-            Ok(0) => Err(Lost::Ended),
-            Ok(length) => {
-                answer.extend_from_slice(&chunk[..length]);
-                match answer.iter().position(|&byte| byte == b'\n') {
-                    None if answer.len() > MAX_LINE => Err(Lost::Confused),
-                    None => Ok(false),
-                    Some(at) if at + 1 == answer.len() => {
-                        answer.pop();
-                        Ok(true)
-                    }
-                    Some(_) => Err(Lost::Confused),
-                }
-            }
-            Err(why) if is_for_later(&why) => Ok(false),
-            Err(_) => Err(Lost::Ended),
-        }
+        self.running.ask(line, patience)
     }
 
     /// Ends its input, and waits for its end. `None`: not even killing it ends it.
-    pub(crate) fn finish(mut self) -> Result<Option<ExitStatus>, Failure> {
-        self.stdin = None;
-        self.reap(PARTING * 15)
+    pub(crate) fn finish(self) -> Result<Option<ExitStatus>, Failure> {
+        let end = self.running.finish(FINISH);
+        bury(&self.life);
+        end.context("unable to wait for", "the filter")
     }
 
-    /// Ends all of its processes. `None`: that does not end it (it hangs in the kernel).
-    pub(crate) fn kill(mut self) -> Result<Option<ExitStatus>, Failure> {
-        self.stdin = None;
-        self.signal(Signal::SIGTERM);
-        self.reap(PARTING)
-    }
-
-    /// Waits for its end; kills what is left of it after `patience`.
-    fn reap(&mut self, patience: Duration) -> Result<Option<ExitStatus>, Failure> {
-        let mut status = self.wait(patience)?;
-        if status.is_none() {
-            self.signal(Signal::SIGKILL);
-            status = self.wait(PARTING)?;
-        }
-        // Children of it may live on; then the file stays, and says so.
-        if let Err(why) = life::bury(&self.life) {
-            log::warn!("unable to remove {}: {why}", self.life.display());
-        }
-        Ok(status)
-    }
-
-    fn wait(&mut self, patience: Duration) -> Result<Option<ExitStatus>, Failure> {
-        let end = Instant::now() + patience;
-        let mut pause = Duration::from_micros(200);
-        loop {
-            let status = self.child.try_wait().context("unable to wait for", "the filter")?;
-            if status.is_some() || Instant::now() >= end {
-                return Ok(status);
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        // Not yet waited for, so the number is still its own. It may have no process left.
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = killpg(Pid::from_raw(pid), signal);
-        }
+    /// Ends what is left of it; of one that hangs, all that it has started. `None`: that does not
+    /// end it (it hangs in the kernel).
+    pub(crate) fn end(self, hangs: Hangs) -> Result<Option<ExitStatus>, Failure> {
+        let end = match hangs {
+            Hangs::Yes => self.running.kill(),
+            Hangs::No => self.running.end(),
+        };
+        bury(&self.life);
+        end.context("unable to wait for", "the filter")
     }
 }
 
-fn is_for_later(why: &io::Error) -> bool {
-    matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+/// Whether a filter is of no more use because it does not answer.
+#[derive(Clone, Copy)]
+pub(crate) enum Hangs {
+    Yes,
+    No,
 }
 
-fn unblock(fd: BorrowedFd<'_>) -> nix::Result<()> {
-    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    Ok(())
+/// Children of it may live on; then the file stays, and says so.
+fn bury(life: &Path) {
+    if let Err(why) = life::bury(life) {
+        log::warn!("unable to remove {}: {why}", life.display());
+    }
 }

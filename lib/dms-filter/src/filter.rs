@@ -1,0 +1,212 @@
+//! The child and its two pipes.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use dms_wire::MAX_LINE;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::kin::Kin;
+
+/// How long a filter may take to end once it has been told to.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// A running filter.
+#[derive(Debug)]
+pub struct Filter {
+    child: Child,
+    /// `None` once it was closed.
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Lost {
+    /// The filter closed its output.
+    Ended,
+    /// It did not answer in time.
+    TimedOut,
+    /// It said more than one line, or one that is too long.
+    Confused,
+}
+
+impl Filter {
+    /// Starts it, as the leader of a process group.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn start(command: &mut Command) -> io::Result<Filter> {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).spawn()?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("it has no pipes"));
+        };
+        unblock(stdin.as_fd())?;
+        unblock(stdout.as_fd())?;
+        Ok(Filter { child, stdin: Some(stdin), stdout })
+    }
+
+    /// Whether it has ended, or said something that nobody asked for, since its last answer.
+    pub fn is_spent(&self) -> bool {
+        let mut fds = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO) != Ok(0)
+    }
+
+    /// Hands it a line and waits for its answer. Both at once: it may answer before it has read
+    /// the whole line.
+    ///
+    /// # Errors
+    /// If it does not answer with one line in time. Then it is of no more use.
+    pub fn ask(&mut self, line: &[u8], patience: Duration) -> Result<Vec<u8>, Lost> {
+        let end = Instant::now() + patience;
+        let question: Vec<u8> = line.iter().copied().chain([b'\n']).collect();
+        let mut unsent = &question[..];
+        let mut answer = Vec::new();
+        loop {
+            self.wait_ready(!unsent.is_empty(), end)?;
+            unsent = self.send(unsent);
+            if self.receive(&mut answer)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Waits until it says something, or can be told something.
+    fn wait_ready(&self, unsent: bool, end: Instant) -> Result<(), Lost> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Lost::TimedOut);
+        }
+        let mut fds = vec![PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
+        if let Some(stdin) = self.stdin.as_ref().filter(|_| unsent) {
+            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
+        }
+        // Rounded up, or the last millisecond would be spent in a busy loop.
+        let millis = left.as_millis().saturating_add(1).min(60_000);
+        let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(_) => Err(Lost::Ended),
+        }
+    }
+
+    /// Sends what the pipe takes; returns the rest.
+    fn send<'a>(&mut self, unsent: &'a [u8]) -> &'a [u8] {
+        let Some(stdin) = self.stdin.as_mut().filter(|_| !unsent.is_empty()) else { return &[] };
+        match stdin.write(unsent) {
+            Ok(sent) => &unsent[sent..],
+            Err(why) if is_for_later(&why) => unsent,
+            // It reads no more, but may still have something to say.
+            Err(_) => &[],
+        }
+    }
+
+    /// Takes in what it says; true once that is one whole line.
+    fn receive(&mut self, answer: &mut Vec<u8>) -> Result<bool, Lost> {
+        let mut chunk = [0; 16384];
+        match self.stdout.read(&mut chunk) {
+            Ok(0) => Err(Lost::Ended),
+            Ok(length) => {
+                answer.extend_from_slice(&chunk[..length]);
+                match answer.iter().position(|&byte| byte == b'\n') {
+                    None if answer.len() > MAX_LINE => Err(Lost::Confused),
+                    None => Ok(false),
+                    Some(at) if at + 1 == answer.len() => {
+                        answer.pop();
+                        Ok(true)
+                    }
+                    Some(_) => Err(Lost::Confused),
+                }
+            }
+            Err(why) if is_for_later(&why) => Ok(false),
+            Err(_) => Err(Lost::Ended),
+        }
+    }
+
+    /// Ends its input, and waits for its end; kills what is left of it after `patience`. `None`:
+    /// not even that ends it.
+    ///
+    /// # Errors
+    /// If it cannot be waited for.
+    pub fn finish(mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
+        self.stdin = None;
+        self.reap(patience)
+    }
+
+    /// Ends what is left of one that has ended, or that says what nobody asked for. A stage of
+    /// it that minds SIGTERM may still finish what it has begun.
+    ///
+    /// # Errors
+    /// If it cannot be waited for.
+    pub fn end(mut self) -> io::Result<Option<ExitStatus>> {
+        self.stdin = None;
+        self.signal(Signal::SIGTERM);
+        self.reap(PARTING)
+    }
+
+    /// Ends one that hangs, with all that it has started in its session: asks, and kills what is
+    /// still there 2 s later. `None`: that does not end it (it hangs in the kernel).
+    ///
+    /// # Errors
+    /// If it cannot be waited for.
+    pub fn kill(mut self) -> io::Result<Option<ExitStatus>> {
+        let end = Instant::now() + PARTING;
+        self.stdin = None;
+        let kin = Kin::of(self.child.id());
+        self.signal(Signal::SIGTERM);
+        let status = self.reap(PARTING)?;
+        while kin.is_alive() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        kin.kill();
+        Ok(status)
+    }
+
+    fn reap(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
+        let status = self.wait(patience)?;
+        if status.is_some() {
+            return Ok(status);
+        }
+        let kin = Kin::of(self.child.id());
+        self.signal(Signal::SIGKILL);
+        kin.kill();
+        self.wait(PARTING)
+    }
+
+    fn wait(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
+        let end = Instant::now() + patience;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            let status = self.child.try_wait()?;
+            if status.is_some() || Instant::now() >= end {
+                return Ok(status);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Not yet waited for, so the number is still its own. It may have no process left.
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = killpg(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+fn is_for_later(why: &io::Error) -> bool {
+    matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+fn unblock(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! What a process has started, found in /proc.
+
+use std::collections::HashMap;
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The processes below one, as far as they are of its session: a daemon that it has started has
+/// left it on purpose.
+#[derive(Debug)]
+pub(crate) struct Kin(Vec<Process>);
+
+/// A process, known by its start too: numbers are used again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Process {
+    pid: i32,
+    parent: i32,
+    session: i32,
+    /// As proc(5) has it; `Z` is a zombie.
+    state: char,
+    /// In clock ticks since the boot.
+    started: u64,
+}
+
+impl Kin {
+    /// Of this process, as of now, itself included. What cannot be read is not of its kin.
+    pub(crate) fn of(pid: u32) -> Kin {
+        let all: HashMap<i32, Process> = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|pid| Some((pid, Process::read(pid)?)))
+            .collect();
+        let Some(head) = i32::try_from(pid).ok().and_then(|pid| all.get(&pid)) else {
+            return Kin(Vec::new());
+        };
+        let mut kin = vec![*head];
+        let mut at = 0;
+        while at < kin.len() {
+            let parent = kin[at].pid;
+            let is_child = |p: &&Process| p.parent == parent && p.session == head.session;
+            kin.extend(all.values().filter(is_child));
+            at += 1;
+        }
+        Kin(kin)
+    }
+
+    /// Whether any of them is still there.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.iter().any(Process::is_alive)
+    }
+
+    /// Kills those that are still there.
+    pub(crate) fn kill(&self) {
+        for process in self.0.iter().filter(|process| process.is_alive()) {
+            // Gone in between is as good.
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+    }
+}
+
+impl Process {
+    fn is_alive(&self) -> bool {
+        Process::read(self.pid).is_some_and(|now| now.started == self.started && now.state != 'Z')
+    }
+
+    fn read(pid: i32) -> Option<Process> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name stands in parentheses and may itself contain some.
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        Some(Process {
+            pid,
+            state: fields.first()?.chars().next()?,
+            parent: fields.get(1)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_group_of_its_own_is_kin_and_a_session_of_its_own_is_not() {
+        // In an interactive shell each job is a group of its own.
+        let script = "set -m; sleep 60 & setsid sleep 61 & echo; wait";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("there is a shell");
+        let mut word = [0];
+        child.stdout.as_mut().expect("it is piped").read_exact(&mut word).expect("it says so");
+        let name = |p: &Process| fs::read_to_string(format!("/proc/{}/cmdline", p.pid));
+        let has = |kin: &Kin, word: &str| {
+            kin.0.iter().any(|p| name(p).is_ok_and(|line| line == format!("sleep\0{word}\0")))
+        };
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let kin = loop {
+            // Both have to be there before what is not kin can be told.
+            let others = fs::read_dir("/proc").expect("/proc is there").flatten().filter(|entry| {
+                fs::read_to_string(entry.path().join("cmdline"))
+                    .is_ok_and(|line| line == "sleep\x0061\0")
+            });
+            let kin = Kin::of(child.id());
+            if (has(&kin, "60") && others.count() > 0) || std::time::Instant::now() > end {
+                break kin;
+            }
+        };
+        assert!(has(&kin, "60") && !has(&kin, "61"), "{kin:?}");
+        kin.kill();
+        child.wait().expect("it is ours");
+        assert!(!has(&kin, "60"));
+        let _ = Command::new("pkill").args(["-xf", "sleep 61"]).status();
+    }
+}
