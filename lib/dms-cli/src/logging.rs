@@ -9,7 +9,9 @@ pub(crate) fn start(tool: &'static str) {
     let word = std::env::var("DMS_LOG_LEVEL").unwrap_or_default();
     let level = level(&word);
     env_logger::Builder::new()
-        .filter_level(level.unwrap_or(LevelFilter::Info))
+        // A library knows nothing of secrets, and would log what it sends: only we have a word.
+        .filter_level(LevelFilter::Off)
+        .filter_module("dms", level.unwrap_or(LevelFilter::Info))
         .format(move |out, record| {
             let level = match record.level() {
                 Level::Error => "error",

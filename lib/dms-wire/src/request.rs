@@ -163,6 +163,13 @@ impl Request {
         fields
     }
 
+    /// The line for another host: without the deadline, which is a moment of this host's clock.
+    pub fn line_for_node(&self) -> Vec<u8> {
+        let mut fields = self.fields.clone();
+        fields.remove("deadline");
+        serde_json::to_vec(&fields).expect("it was read as JSON")
+    }
+
     /// Whether there is room for a plan in the line that we would write: it may be longer than
     /// the one that came (`1e15` is written out).
     pub fn has_room_for_plan(&self) -> bool {

@@ -1,0 +1,174 @@
+//! One connection to one broker.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use amiquip::{
+    Auth, Channel, Connection, ConnectionBlockedNotification, ConnectionOptions, ConnectionTuning,
+};
+use crossbeam_channel::Receiver;
+
+use crate::amqp::broker::{Broker, Login};
+use crate::amqp::fuse::Fuse;
+use crate::amqp::tls;
+
+/// How long the broker may take over one call.
+const CALL: Duration = Duration::from_secs(10);
+
+/// How long it may take over our good-bye.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// An open connection. It is closed when it is dropped: politely, if the broker has manners.
+pub(crate) struct Link {
+    /// `None` once it was closed.
+    connection: RefCell<Option<Connection>>,
+    socket: TcpStream,
+    fuse: Fuse,
+    /// Says when the broker takes no messages any more, and when it does again.
+    pub(crate) blocked: Receiver<ConnectionBlockedNotification>,
+}
+
+impl Link {
+    /// Connects and logs in.
+    ///
+    /// # Errors
+    /// `unable to connect to HOST:PORT: reason`, without a secret.
+    pub(crate) fn open(broker: &Broker, who: &str) -> Result<Link, String> {
+        let unable =
+            |why: String| format!("unable to connect to {broker}: {}", dms_cli::plain(&why));
+        let socket = connect(broker).map_err(|why| unable(why.to_string()))?;
+        let spare = || socket.try_clone().map_err(|why| unable(why.to_string()));
+        let fuse = Fuse::new(spare()?).map_err(|why| unable(why.to_string()))?;
+        let stream =
+            mio::net::TcpStream::from_stream(spare()?).map_err(|why| unable(why.to_string()))?;
+        let patience = broker.connect_timeout + CALL;
+        let (connection, blocked) = fuse
+            .within(patience, || {
+                let mut connection = log_in(broker, who, stream)?;
+                let blocked = connection.listen_for_connection_blocked();
+                Ok((connection, blocked.map_err(|why| why.to_string())?))
+            })
+            .map_err(unable)?;
+        Ok(Link { connection: RefCell::new(Some(connection)), socket, fuse, blocked })
+    }
+
+    /// A new channel.
+    pub(crate) fn channel(&self) -> amiquip::Result<Channel> {
+        let mut connection = self.connection.borrow_mut();
+        let Some(connection) = connection.as_mut() else {
+            return Err(amiquip::Error::ClientClosedConnection);
+        };
+        self.fuse.within(CALL, || connection.open_channel(None))
+    }
+
+    /// Makes a call to the broker, and cuts the connection if that takes longer than `patience`,
+    /// and in any case if it takes unreasonably long.
+    pub(crate) fn call<T>(&self, patience: Duration, act: impl FnOnce() -> T) -> T {
+        self.fuse.within(patience.min(CALL), act)
+    }
+
+    /// Ends the connection at once. What has not been sent yet never will be.
+    pub(crate) fn cut(&self) {
+        // It may be closed already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Bounds what is to come when the result is dropped: consumers and channels that are dropped
+    /// after it take their leave of the broker, one by one.
+    pub(crate) fn bound_parting(&self) -> Parting<'_> {
+        Parting(self)
+    }
+
+    /// Closes it and says why it had ended, if it had.
+    pub(crate) fn close(&self) -> Result<(), String> {
+        let Some(connection) = self.connection.take() else { return Ok(()) };
+        let closed = self.fuse.within(PARTING, || connection.close());
+        closed.map_err(|why| reason(&why))
+    }
+}
+
+/// See [`Link::bound_parting`].
+pub(crate) struct Parting<'a>(&'a Link);
+
+impl Drop for Parting<'_> {
+    fn drop(&mut self) {
+        self.0.fuse.light(PARTING);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Whoever wants to know why it ended asks `close`.
+        let _ = self.close();
+    }
+}
+
+/// Whether an error says no more than that the connection is gone.
+pub(crate) fn is_vague(why: &amiquip::Error) -> bool {
+    matches!(
+        why,
+        amiquip::Error::UnexpectedSocketClose
+            | amiquip::Error::EventLoopDropped
+            | amiquip::Error::EventLoopClientDropped
+            | amiquip::Error::ClientClosedChannel
+            | amiquip::Error::ClientClosedConnection
+    )
+}
+
+/// An error of the library, as a reason in one line.
+pub(crate) fn reason(why: &amiquip::Error) -> String {
+    let text = match why {
+        amiquip::Error::ServerClosedConnection { message, .. }
+        | amiquip::Error::ServerClosedChannel { message, .. } => message.clone(),
+        vague if is_vague(vague) => "the connection was lost".to_owned(),
+        amiquip::Error::InvalidCredentials => {
+            "the broker refused the user or the password".to_owned()
+        }
+        amiquip::Error::ConnectionTimeout => "the broker does not answer".to_owned(),
+        other => other.to_string(),
+    };
+    dms_cli::plain(&text)
+}
+
+/// All addresses of its name, one after the other.
+fn connect(broker: &Broker) -> io::Result<TcpStream> {
+    let mut last = None;
+    for address in (broker.host.as_str(), broker.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, broker.connect_timeout) {
+            Ok(socket) => {
+                // Else each small answer waits for the acknowledgement of the one before it.
+                socket.set_nodelay(true)?;
+                return Ok(socket);
+            }
+            Err(why) => last = Some(why),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")))
+}
+
+fn log_in(broker: &Broker, who: &str, stream: mio::net::TcpStream) -> Result<Connection, String> {
+    let auth = match &broker.login {
+        Login::External => Auth::External,
+        Login::Plain { user, password } => {
+            Auth::Plain { username: user.clone(), password: password.reveal().to_owned() }
+        }
+    };
+    let options = ConnectionOptions::default()
+        .auth(auth)
+        .virtual_host(broker.vhost.as_str())
+        .heartbeat(broker.heartbeat)
+        .connection_timeout(Some(broker.connect_timeout))
+        .information(Some(who.to_owned()));
+    let tuning = ConnectionTuning::default();
+    let opened = match &broker.tls {
+        None => Connection::insecure_open_stream(stream, options, tuning),
+        Some(settings) => {
+            let connector = tls::connector(settings)?;
+            let name = settings.name.as_deref().unwrap_or(&broker.host);
+            Connection::open_tls_stream(connector, name, stream, options, tuning)
+        }
+    };
+    opened.map_err(|why| reason(&why))
+}

@@ -1,0 +1,259 @@
+//! Where it is decided what becomes of each message: who gets it, and who gets which answer.
+
+use std::collections::HashMap;
+
+use crossbeam_channel::Sender;
+use dms_wire::{Deadline, ErrorCode, Response};
+
+use crate::listen::Event;
+use crate::listen::answered::{Answered, Identity};
+use crate::listen::courier::Order;
+use crate::listen::message::{Address, Delivery, Message, Rules, Work};
+use crate::listen::schedule::{Schedule, Ticket};
+use crate::listen::worker::{Craft, Worker};
+
+/// All requests that are neither answered nor handed back.
+pub(crate) struct Desk {
+    rules: Rules,
+    craft: Craft,
+    jobs: usize,
+    window: usize,
+    events: Sender<Event>,
+    courier: Sender<Order>,
+    requests: HashMap<Ticket, Request>,
+    /// Those of them that can be recognised if they come again.
+    known: HashMap<Identity, Ticket>,
+    next: Ticket,
+    schedule: Schedule,
+    workers: Vec<Worker>,
+    /// The last one to have worked is the next to work: the filters of the others become idle.
+    idle: Vec<usize>,
+    /// What the workers have: the key of each request that runs.
+    running: HashMap<Ticket, Option<String>>,
+    answered: Answered,
+    /// How many requests were answered since the start.
+    pub(crate) count: u64,
+}
+
+struct Request {
+    line: Vec<u8>,
+    until: Deadline,
+    address: Address,
+    identity: Option<Identity>,
+    /// What is to be acknowledged. None: its connection is gone, and it has not come again yet.
+    deliveries: Vec<Delivery>,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        rules: Rules,
+        craft: Craft,
+        jobs: usize,
+        window: u16,
+        events: Sender<Event>,
+        courier: Sender<Order>,
+    ) -> Desk {
+        Desk {
+            rules,
+            craft,
+            jobs,
+            window: window.into(),
+            events,
+            courier,
+            requests: HashMap::new(),
+            known: HashMap::new(),
+            next: 0,
+            schedule: Schedule::default(),
+            workers: Vec::new(),
+            idle: Vec::new(),
+            running: HashMap::new(),
+            answered: Answered::new(window.into()),
+            count: 0,
+        }
+    }
+
+    /// How many requests are being done.
+    pub(crate) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.schedule.waiting()
+    }
+
+    /// A message has come: it is refused, or recognised, or waits for its turn.
+    pub(crate) fn take(&mut self, message: Message) {
+        let delivery = message.delivery;
+        if !self.rules.allow(&message.address) {
+            let queue = message.address.reply_to.unwrap_or_default();
+            log::warn!("refused a request that wants its answer in queue {queue:?}");
+            return self.order(Order::Finish { delivery, reply: None });
+        }
+        let identity = self.answered.identify(&message);
+        if message.redelivered && self.recognise(&message, identity.as_ref()) {
+            return;
+        }
+        match self.rules.read(&message) {
+            Err(refusal) => self.send(&[delivery], message.address, text_of(&refusal)),
+            Ok(Work { line, key, until }) => {
+                let ticket = self.next;
+                self.next += 1;
+                if let Some(identity) = &identity {
+                    self.known.insert(identity.clone(), ticket);
+                }
+                let address = message.address;
+                let request =
+                    Request { line, until, address, identity, deliveries: vec![delivery] };
+                self.requests.insert(ticket, request);
+                self.schedule.add(ticket, key);
+                self.make_room();
+            }
+        }
+        self.assign();
+    }
+
+    /// A message that came before: the broker does not know that we have it, or that we answered.
+    fn recognise(&mut self, message: &Message, identity: Option<&Identity>) -> bool {
+        let Some(identity) = identity else { return false };
+        if let Some(answer) = self.answered.get(identity) {
+            let answer = answer.clone();
+            self.send(&[message.delivery], message.address.clone(), answer);
+            return true;
+        }
+        let Some(request) = self.known.get(identity).and_then(|t| self.requests.get_mut(t)) else {
+            return false;
+        };
+        request.deliveries.push(message.delivery);
+        true
+    }
+
+    /// Where the requests for one key have taken all the room, and others could be done, the last
+    /// one of them is refused.
+    fn make_room(&mut self) {
+        let has_hands = self.running.len() < self.jobs;
+        if self.requests.len() < self.window || self.schedule.is_ready() || !has_hands {
+            return;
+        }
+        let Some(ticket) = self.schedule.drop_from_longest() else { return };
+        let text = "too many requests for this target are waiting already";
+        self.finish(ticket, text_of(&Response::error(ErrorCode::Busy, text)));
+    }
+
+    /// Hands out what can be begun.
+    fn assign(&mut self) {
+        while self.schedule.is_ready() && self.running.len() < self.jobs {
+            let Some(worker) = self.idle.pop().or_else(|| self.hire()) else { return };
+            let Some((ticket, key)) = self.schedule.begin() else { return };
+            let Some(request) = self.requests.get_mut(&ticket) else { continue };
+            let line = std::mem::take(&mut request.line);
+            self.workers[worker].give(ticket, line, request.until);
+            self.running.insert(ticket, key);
+        }
+    }
+
+    fn hire(&mut self) -> Option<usize> {
+        let number = self.workers.len();
+        match Worker::start(number, self.craft.clone(), self.events.clone()) {
+            Ok(worker) => {
+                self.workers.push(worker);
+                Some(number)
+            }
+            Err(why) => {
+                // The others go on; with none at all, requests wait until their time is up.
+                log::error!("unable to start a thread: {}", dms_cli::plain(&why.to_string()));
+                None
+            }
+        }
+    }
+
+    /// A worker has an answer, and is free again.
+    pub(crate) fn answer(&mut self, worker: usize, ticket: Ticket, answer: Vec<u8>) {
+        self.idle.push(worker);
+        if let Some(Some(key)) = self.running.remove(&ticket) {
+            self.schedule.give_back(key);
+        }
+        self.finish(ticket, answer);
+    }
+
+    /// The request is over.
+    fn finish(&mut self, ticket: Ticket, answer: Vec<u8>) {
+        let Some(request) = self.requests.remove(&ticket) else { return };
+        self.send(&request.deliveries, request.address, answer.clone());
+        if let Some(identity) = request.identity {
+            if self.known.get(&identity) == Some(&ticket) {
+                self.known.remove(&identity);
+            }
+            self.answered.keep(identity, answer);
+        }
+    }
+
+    fn send(&mut self, deliveries: &[Delivery], address: Address, answer: Vec<u8>) {
+        self.count += 1;
+        // One that came twice is answered once.
+        let mut reply = Some((address, answer));
+        for &delivery in deliveries {
+            self.order(Order::Finish { delivery, reply: reply.take() });
+        }
+    }
+
+    fn order(&self, order: Order) {
+        // The courier ends after us.
+        let _ = self.courier.send(order);
+    }
+
+    /// Answers those that have waited too long.
+    pub(crate) fn expire(&mut self) {
+        let requests = &self.requests;
+        let late = |ticket| requests.get(&ticket).is_some_and(|request| request.until.passed());
+        for ticket in self.schedule.take_out(late) {
+            let text = "timeout: earlier requests for this target took too long, it was not begun";
+            self.finish(ticket, text_of(&Response::error(ErrorCode::Timeout, text)));
+        }
+        self.assign();
+    }
+
+    /// The connection is lost. What waits comes again; what runs goes on, and its answer waits for
+    /// its request to come again.
+    pub(crate) fn lose_connection(&mut self) {
+        for ticket in self.schedule.take_out(|_| true) {
+            self.forget(ticket);
+        }
+        for request in self.requests.values_mut() {
+            request.deliveries.clear();
+        }
+    }
+
+    /// Gives back what has not been begun.
+    pub(crate) fn hand_back(&mut self) {
+        self.order(Order::Drain);
+        for ticket in self.schedule.take_out(|_| true) {
+            for delivery in self.forget(ticket) {
+                self.order(Order::HandBack(delivery));
+            }
+        }
+    }
+
+    fn forget(&mut self, ticket: Ticket) -> Vec<Delivery> {
+        let Some(request) = self.requests.remove(&ticket) else { return Vec::new() };
+        if let Some(identity) = request.identity {
+            self.known.remove(&identity);
+        }
+        request.deliveries
+    }
+
+    /// Lets the workers end their filters; returns how many there are.
+    pub(crate) fn dismiss(&self) -> usize {
+        self.workers.iter().for_each(Worker::retire);
+        self.workers.len()
+    }
+
+    /// Lets the courier end.
+    pub(crate) fn close(&self) {
+        self.order(Order::Close);
+    }
+}
+
+fn text_of(response: &Response) -> Vec<u8> {
+    serde_json::to_vec(response).expect("a response is plain data")
+}

@@ -1,0 +1,160 @@
+//! A filter, and the thread that waits for it.
+
+use std::ffi::OsString;
+use std::io;
+use std::process::Command;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
+use dms_filter::{Filter, Lost};
+use dms_wire::{Deadline, ErrorCode, Response};
+
+use crate::listen::Event;
+use crate::listen::schedule::Ticket;
+
+/// How long past its deadline a request's answer is waited for: the filter minds it by itself.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a filter may take to end when it is not needed any more.
+const FINISH: Duration = Duration::from_secs(30);
+
+/// What every worker does the same way.
+#[derive(Debug, Clone)]
+pub(crate) struct Craft {
+    pub(crate) command: Vec<OsString>,
+    /// How long a filter is kept without work.
+    pub(crate) idle: Duration,
+}
+
+/// A thread with a filter of its own, which it starts when it first needs it.
+pub(crate) struct Worker {
+    orders: Sender<Order>,
+}
+
+enum Order {
+    Work {
+        ticket: Ticket,
+        line: Vec<u8>,
+        until: Deadline,
+    },
+    /// End the filter, and say so.
+    Retire,
+}
+
+impl Worker {
+    /// Starts the thread. Its answers are events, with its number.
+    pub(crate) fn start(number: usize, craft: Craft, events: Sender<Event>) -> io::Result<Worker> {
+        let (orders, received) = unbounded();
+        std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let mut filter: Option<Filter> = None;
+            loop {
+                let order = match &filter {
+                    // A thread that has nothing running has nothing to wake up for.
+                    None => received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    Some(_) => received.recv_timeout(craft.idle),
+                };
+                match order {
+                    Ok(Order::Work { ticket, line, until }) => {
+                        let answer = craft.work(&mut filter, &line, until);
+                        let _ = events.send(Event::Answered { worker: number, ticket, answer });
+                    }
+                    Err(RecvTimeoutError::Timeout) => finish(filter.take()),
+                    Err(RecvTimeoutError::Disconnected) | Ok(Order::Retire) => {
+                        finish(filter.take());
+                        let _ = events.send(Event::Retired);
+                        return;
+                    }
+                }
+            }
+        })?;
+        Ok(Worker { orders })
+    }
+
+    /// Hands it a request. It must not have one.
+    pub(crate) fn give(&self, ticket: Ticket, line: Vec<u8>, until: Deadline) {
+        // The thread ends only when it is told to.
+        let _ = self.orders.send(Order::Work { ticket, line, until });
+    }
+
+    /// Lets it end; [`Event::Retired`] says when.
+    pub(crate) fn retire(&self) {
+        let _ = self.orders.send(Order::Retire);
+    }
+}
+
+impl Craft {
+    /// The filter's answer, or ours in its place. A filter that is lost is gone when this returns.
+    fn work(&self, current: &mut Option<Filter>, line: &[u8], until: Deadline) -> Vec<u8> {
+        if until.passed() {
+            let text = "timeout: the deadline passed before the request was begun";
+            return text_of(&Response::error(ErrorCode::Timeout, text));
+        }
+        let mut filter = match current.take() {
+            Some(filter) if !filter.is_spent() => filter,
+            spent => {
+                end(spent);
+                match Filter::start(Command::new(&self.command[0]).args(&self.command[1..])) {
+                    Ok(filter) => filter,
+                    Err(why) => return text_of(&self.cannot_start(&why)),
+                }
+            }
+        };
+        match filter.ask(line, until.left() + GRACE) {
+            Ok(answer) => {
+                *current = Some(filter);
+                answer
+            }
+            Err(why) => {
+                let response = explain(&why);
+                log::error!("{}", response.error_msg.as_deref().unwrap_or_default());
+                if matches!(why, Lost::TimedOut) {
+                    say(filter.kill());
+                } else {
+                    end(Some(filter));
+                }
+                text_of(&response)
+            }
+        }
+    }
+
+    fn cannot_start(&self, why: &io::Error) -> Response {
+        let program = self.command[0].display();
+        let text = dms_cli::plain(&format!("unable to run {program}: {why}"));
+        log::error!("{text}");
+        Response::error(ErrorCode::Internal, text)
+    }
+}
+
+fn explain(lost: &Lost) -> Response {
+    let (code, text) = match lost {
+        Lost::Ended => (ErrorCode::Internal, "the filter ended before it answered"),
+        Lost::Confused => (ErrorCode::Internal, "the filter did not answer with one line"),
+        Lost::TimedOut => (ErrorCode::Timeout, "timeout: the filter did not answer in time"),
+    };
+    Response::error(code, format!("{text}; the outcome is unknown"))
+}
+
+fn text_of(response: &Response) -> Vec<u8> {
+    serde_json::to_vec(response).expect("a response is plain data")
+}
+
+fn end(filter: Option<Filter>) {
+    if let Some(filter) = filter {
+        say(filter.end());
+    }
+}
+
+fn finish(filter: Option<Filter>) {
+    if let Some(filter) = filter {
+        say(filter.finish(FINISH));
+    }
+}
+
+/// How it ended is worth a word only if it did not.
+fn say(end: io::Result<Option<std::process::ExitStatus>>) {
+    match end {
+        Ok(Some(status)) => log::debug!("the filter ended ({status})"),
+        Ok(None) => log::error!("the filter does not end: it hangs in the kernel"),
+        Err(why) => log::error!("unable to wait for the filter: {why}"),
+    }
+}

@@ -1,0 +1,23 @@
+//! Settings that both programs read.
+
+use std::time::Duration;
+
+use dms_cli::{Failure, Settings, refuse};
+
+use crate::amqp::broker::Broker;
+
+/// The brokers of `DMS_RABBITMQ_URL`.
+pub(crate) fn brokers(settings: &Settings) -> Result<Vec<Broker>, Failure> {
+    let url = settings.rabbitmq_url.as_deref();
+    let url = url.ok_or_else(|| Failure::permanent("DMS_RABBITMQ_URL is not set"))?;
+    Broker::list(url).map_err(|why| Failure::permanent(why.to_string()))
+}
+
+/// The value of an option, up to a year: more could not be added to the clock.
+pub(crate) fn seconds(option: &str, seconds: f64) -> Result<Duration, Failure> {
+    if (0.0..=365.0 * 86_400.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(refuse(&format!("{option} {seconds} is not a number of seconds")))
+    }
+}
