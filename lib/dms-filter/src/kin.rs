@@ -26,12 +26,7 @@ struct Process {
 impl Kin {
     /// Of this process, as of now, itself included. What cannot be read is not of its kin.
     pub(crate) fn of(pid: u32) -> Kin {
-        let all: HashMap<i32, Process> = fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter_map(|pid| Some((pid, Process::read(pid)?)))
-            .collect();
+        let all = Kin::everybody();
         let Some(head) = i32::try_from(pid).ok().and_then(|pid| all.get(&pid)) else {
             return Kin(Vec::new());
         };
@@ -44,6 +39,14 @@ impl Kin {
             at += 1;
         }
         Kin(kin)
+    }
+
+    fn everybody() -> HashMap<i32, Process> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(|pid| Some((pid, Process::read(pid)?)))
+            .collect()
     }
 
     /// Whether any of them is still there.
@@ -104,12 +107,9 @@ mod tests {
         let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
         let kin = loop {
             // Both have to be there before what is not kin can be told.
-            let others = fs::read_dir("/proc").expect("/proc is there").flatten().filter(|entry| {
-                fs::read_to_string(entry.path().join("cmdline"))
-                    .is_ok_and(|line| line == "sleep\x0061\0")
-            });
+            let all = Kin(Kin::everybody().into_values().collect());
             let kin = Kin::of(child.id());
-            if (has(&kin, "60") && others.count() > 0) || std::time::Instant::now() > end {
+            if (has(&kin, "60") && has(&all, "61")) || std::time::Instant::now() > end {
                 break kin;
             }
         };
@@ -117,6 +117,9 @@ mod tests {
         kin.kill();
         child.wait().expect("it is ours");
         assert!(!has(&kin, "60"));
-        let _ = Command::new("pkill").args(["-xf", "sleep 61"]).status();
+        let others = Kin::everybody().into_values().filter(|p| !kin.0.contains(p));
+        for other in others.filter(|p| name(p).is_ok_and(|line| line == "sleep\x0061\0")) {
+            let _ = kill(Pid::from_raw(other.pid), Signal::SIGKILL);
+        }
     }
 }

@@ -49,6 +49,10 @@ pub(crate) fn of(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
     }
     let recorded = seen.response.as_deref().map(|text| Response::parse(text.as_bytes()));
     match recorded {
+        // Nobody was there to do it; now there may be.
+        Some(Ok(Response { error_code: Some(ErrorCode::NoListener), .. })) => {
+            again_unless_gone_on(store, wish, seen)
+        }
         Some(Ok(response)) => Ok(answer(response)),
         _ => Ok(Repeat::Again(Box::new(seen))),
     }

@@ -1,7 +1,10 @@
 //! Requests over RabbitMQ: dms-listen, which serves a node's queue, and dms-call, which asks a
 //! node. Both know AMQP, lines and time, and nothing of mounts.
 
-pub(crate) mod amqp;
-pub mod call;
-pub mod listen;
+mod amqp;
+mod call;
+mod listen;
 mod settings;
+
+pub use call::run as call;
+pub use listen::run as listen;

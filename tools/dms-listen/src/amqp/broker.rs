@@ -113,6 +113,13 @@ impl Broker {
 fn read(text: &str) -> Result<Broker, String> {
     // The library's error is one of a few fixed sentences.
     let url = Url::parse(text).map_err(|why| format!("is no URL: {why}"))?;
+    // Unescaped in a password, these end it, and what is left of it would be the host.
+    if url.fragment().is_some()
+        || url.path().contains('@')
+        || url.query().is_some_and(|q| q.contains('@'))
+    {
+        return Err("in a user name or password, write # as %23, / as %2F and ? as %3F".into());
+    }
     let tls = match url.scheme() {
         "amqp" | "rabbit" => None,
         "amqps" => Some(Tls::default()),
@@ -298,6 +305,9 @@ mod tests {
             "amqp://u:hunter2@h?heartbeat=x",
             "amqp://u:hunter2@h?hunter2",
             "amqp://u:%ff@h",
+            "amqp://u:1#hunter2@h",
+            "amqp://u:1/hunter2@h",
+            "amqp://u:1?hunter2@h",
             "amqp://u:hunter2@h?heartbeat=70000",
             "amqp://ok,amqp://u:hunter2@h:x",
         ] {

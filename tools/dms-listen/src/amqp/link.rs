@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amiquip::{
     Auth, Channel, Connection, ConnectionBlockedNotification, ConnectionOptions, ConnectionTuning,
@@ -31,21 +31,21 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects and logs in.
+    /// Connects and logs in, within this time and that of the broker's URL.
     ///
     /// # Errors
     /// `unable to connect to HOST:PORT: reason`, without a secret.
-    pub(crate) fn open(broker: &Broker, who: &str) -> Result<Link, String> {
+    pub(crate) fn open(broker: &Broker, who: &str, patience: Duration) -> Result<Link, String> {
+        let end = Instant::now() + patience.min(broker.connect_timeout + CALL);
         let unable =
             |why: String| format!("unable to connect to {broker}: {}", dms_cli::plain(&why));
-        let socket = connect(broker).map_err(|why| unable(why.to_string()))?;
+        let socket = connect(broker, end).map_err(|why| unable(why.to_string()))?;
         let spare = || socket.try_clone().map_err(|why| unable(why.to_string()));
         let fuse = Fuse::new(spare()?).map_err(|why| unable(why.to_string()))?;
         let stream =
             mio::net::TcpStream::from_stream(spare()?).map_err(|why| unable(why.to_string()))?;
-        let patience = broker.connect_timeout + CALL;
         let (connection, blocked) = fuse
-            .within(patience, || {
+            .within(end.saturating_duration_since(Instant::now()), || {
                 let mut connection = log_in(broker, who, stream)?;
                 let blocked = connection.listen_for_connection_blocked();
                 Ok((connection, blocked.map_err(|why| why.to_string())?))
@@ -133,10 +133,12 @@ pub(crate) fn reason(why: &amiquip::Error) -> String {
 }
 
 /// All addresses of its name, one after the other.
-fn connect(broker: &Broker) -> io::Result<TcpStream> {
+fn connect(broker: &Broker, end: Instant) -> io::Result<TcpStream> {
     let mut last = None;
     for address in (broker.host.as_str(), broker.port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, broker.connect_timeout) {
+        let left = end.saturating_duration_since(Instant::now()).min(broker.connect_timeout);
+        // Zero would be refused as no time at all.
+        match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
             Ok(socket) => {
                 // Else each small answer waits for the acknowledgement of the one before it.
                 socket.set_nodelay(true)?;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    dms_cli::main("dms-call", dms_listen::call::run)
+    dms_cli::main("dms-call", dms_listen::call)
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    dms_cli::main("dms-listen", dms_listen::listen::run)
+    dms_cli::main("dms-listen", dms_listen::listen)
 }

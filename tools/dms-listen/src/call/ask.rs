@@ -117,6 +117,12 @@ impl<'a> Desk<'a> {
     /// lacks memory says so only to who publishes, and keeps what it is given then until it has
     /// memory again, long after its sender is gone: it must not be given a request.
     fn rehearse(&self, call: &Call) -> amiquip::Result<Option<Response>> {
+        if let Some(ConnectionBlockedNotification::Blocked(why)) =
+            self.link.blocked.try_iter().last()
+        {
+            let text = format!("the broker takes no messages: {why}");
+            return Ok(Some(call.fail(ErrorCode::Broker, &text)));
+        }
         let nowhere = Publish::new(b"", "");
         self.link.call(call.until.left(), || self.channel.basic_publish("", nowhere))?;
         self.published.set(self.published.get() + 1);
@@ -130,7 +136,9 @@ impl<'a> Desk<'a> {
                             return Ok(None);
                         }
                     }
-                    Err(_) => return Err(amiquip::Error::EventLoopDropped),
+                    // If the broker has said why, it has said it to the consumer.
+                    Err(_) => return Err(self.replies.receiver().recv().map_or(
+                        amiquip::Error::EventLoopDropped, why)),
                 },
                 recv(self.link.blocked) -> note => match note {
                     Ok(ConnectionBlockedNotification::Blocked(why)) => {
@@ -181,8 +189,10 @@ impl<'a> Desk<'a> {
                             return Asked::Answered(Box::new(call.understand(&reply.body)));
                         }
                     }
-                    _ => return spent(ErrorCode::Broker,
-                        "the connection to the broker was lost; the outcome is unknown"),
+                    Ok(end) => return spent(ErrorCode::Broker,
+                        &format!("the broker was lost: {}; the outcome is unknown", reason(&why(end)))),
+                    Err(_) => return spent(ErrorCode::Broker,
+                        "the broker was lost; the outcome is unknown"),
                 },
                 recv(returned) -> message => match message {
                     Ok(_) => return answered(ErrorCode::NoListener,
@@ -200,6 +210,15 @@ impl<'a> Desk<'a> {
                     "timeout: {} did not answer in time; the outcome is unknown", call.queue)),
             }
         }
+    }
+}
+
+/// Why there are no more answers.
+fn why(end: ConsumerMessage) -> amiquip::Error {
+    match end {
+        ConsumerMessage::ServerClosedChannel(why)
+        | ConsumerMessage::ServerClosedConnection(why) => why,
+        _ => amiquip::Error::EventLoopDropped,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::settings;
 /// Ask the listener of a node: a filter of request lines
 #[derive(Parser)]
 #[command(
+    name = "dms-call",
     version,
     override_usage = "dms-call [--timeout SECONDS] [--wait-for-listener]
        dms-call --check [--host NODE] [--timeout SECONDS]"

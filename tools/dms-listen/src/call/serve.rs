@@ -146,11 +146,7 @@ pub(crate) fn connect(brokers: &[Broker], until: Deadline) -> Result<Link, Strin
                 whys.push("the deadline has passed".to_owned());
                 break;
             }
-            let broker = Broker {
-                connect_timeout: broker.connect_timeout.min(until.left()),
-                ..broker.clone()
-            };
-            match Link::open(&broker, "dms-call") {
+            match Link::open(broker, "dms-call", until.left()) {
                 Ok(link) => return Ok(link),
                 Err(why) => whys.push(why),
             }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -104,18 +104,19 @@ impl Cli {
 
 /// A filter that is not there is better known now than with the first request.
 fn check_program(program: &OsStr) -> Result<(), Failure> {
-    let is_program = |path: &Path| {
-        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    let found = if program.as_encoded_bytes().contains(&b'/') {
-        is_program(Path::new(program))
+    let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
+        vec![program.into()]
     } else {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|dir| is_program(&dir.join(program)))
+        std::env::split_paths(&path).map(|dir| dir.join(program)).collect()
     };
-    if found {
+    let found: Vec<_> = candidates.iter().filter_map(|path| path.metadata().ok()).collect();
+    if found.iter().any(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0) {
         return Ok(());
     }
-    let text = format!("unable to run {}: there is no such program", program.display());
-    Err(Failure::new(Exit::NotFound, text))
+    let (exit, why) = match found.is_empty() {
+        true => (Exit::NotFound, "there is no such program"),
+        false => (Exit::CannotRun, "it is no program"),
+    };
+    Err(Failure::new(exit, format!("unable to run {}: {why}", program.display())))
 }

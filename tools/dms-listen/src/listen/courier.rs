@@ -1,6 +1,7 @@
 //! The thread that speaks to the broker: it brings messages and takes answers back, and connects
 //! again, for ever, whatever happens to the connection.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -12,6 +13,9 @@ use crate::amqp::link::{Link, is_vague, reason};
 use crate::listen::Event;
 use crate::listen::message::{Address, Delivery};
 use crate::listen::session;
+
+/// How long a connection has to last to count as a good one.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// What the courier is to do.
 pub(crate) enum Order {
@@ -33,6 +37,8 @@ pub(crate) struct Courier {
     pub(crate) window: u16,
     pub(crate) orders: Receiver<Order>,
     pub(crate) events: Sender<Event>,
+    /// It takes no more messages: once the connection is lost, nothing is left to do.
+    pub(crate) draining: Cell<bool>,
 }
 
 impl Courier {
@@ -44,7 +50,7 @@ impl Courier {
                 Ok(()) => break,
                 Err(why) => self.tell(Event::Lost { connection, why }),
             }
-            if self.is_closed_within(backoff.wait()) {
+            if self.draining.get() || self.is_over_within(backoff.wait()) {
                 break;
             }
         }
@@ -56,12 +62,14 @@ impl Courier {
         let _ = self.events.send(event);
     }
 
-    /// Waits before the next attempt, unless it is told to close meanwhile.
-    fn is_closed_within(&self, wait: Duration) -> bool {
+    /// Waits before the next attempt, unless it is told that there is to be none.
+    fn is_over_within(&self, wait: Duration) -> bool {
         let end = Instant::now() + wait;
         loop {
             match self.orders.recv_deadline(end) {
-                Ok(Order::Close) | Err(RecvTimeoutError::Disconnected) => return true,
+                Ok(Order::Close | Order::Drain) | Err(RecvTimeoutError::Disconnected) => {
+                    return true;
+                }
                 // All others are of a connection that is gone.
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => return false,
@@ -71,13 +79,18 @@ impl Courier {
 
     /// One connection, from its beginning until it is lost, or closed as we were told.
     fn serve(&self, broker: &Broker, connection: u64, backoff: &mut Backoff) -> Result<(), String> {
-        let link = Link::open(broker, &format!("dms-listen {}", self.queue))?;
+        let link = Link::open(broker, &format!("dms-listen {}", self.queue), Duration::MAX)?;
+        let mut begun = None;
         let served = link.channel().and_then(|channel| {
             session::serve(self, &link, &channel, connection, || {
-                backoff.reset();
+                begun = Some(Instant::now());
                 self.tell(Event::Connected { connection, broker: broker.to_string() });
             })
         });
+        // A connection that breaks as soon as it is used is not to be tried again and again.
+        if begun.is_some_and(|begun| begun.elapsed() > STEADY) {
+            backoff.reset();
+        }
         let closed = link.close();
         let why = match (served, closed) {
             (Ok(()), Ok(())) => return Ok(()),

@@ -95,7 +95,10 @@ impl Desk {
             return;
         }
         match self.rules.read(&message) {
-            Err(refusal) => self.send(&[delivery], message.address, text_of(&refusal)),
+            Err(refusal) => {
+                self.count += 1;
+                self.send(&[delivery], message.address, text_of(&refusal));
+            }
             Ok(Work { line, key, until }) => {
                 let ticket = self.next;
                 self.next += 1;
@@ -174,22 +177,21 @@ impl Desk {
             self.schedule.give_back(key);
         }
         self.finish(ticket, answer);
+        self.assign();
     }
 
     /// The request is over.
     fn finish(&mut self, ticket: Ticket, answer: Vec<u8>) {
         let Some(request) = self.requests.remove(&ticket) else { return };
+        self.count += 1;
         self.send(&request.deliveries, request.address, answer.clone());
         if let Some(identity) = request.identity {
-            if self.known.get(&identity) == Some(&ticket) {
-                self.known.remove(&identity);
-            }
+            self.unlearn(&identity, ticket);
             self.answered.keep(identity, answer);
         }
     }
 
-    fn send(&mut self, deliveries: &[Delivery], address: Address, answer: Vec<u8>) {
-        self.count += 1;
+    fn send(&self, deliveries: &[Delivery], address: Address, answer: Vec<u8>) {
         // One that came twice is answered once.
         let mut reply = Some((address, answer));
         for &delivery in deliveries {
@@ -207,7 +209,7 @@ impl Desk {
         let requests = &self.requests;
         let late = |ticket| requests.get(&ticket).is_some_and(|request| request.until.passed());
         for ticket in self.schedule.take_out(late) {
-            let text = "timeout: earlier requests for this target took too long, it was not begun";
+            let text = "timeout: it was not begun in time, earlier requests took too long";
             self.finish(ticket, text_of(&Response::error(ErrorCode::Timeout, text)));
         }
         self.assign();
@@ -236,10 +238,17 @@ impl Desk {
 
     fn forget(&mut self, ticket: Ticket) -> Vec<Delivery> {
         let Some(request) = self.requests.remove(&ticket) else { return Vec::new() };
-        if let Some(identity) = request.identity {
-            self.known.remove(&identity);
+        if let Some(identity) = &request.identity {
+            self.unlearn(identity, ticket);
         }
         request.deliveries
+    }
+
+    /// Of two alike, the later one is known.
+    fn unlearn(&mut self, identity: &Identity, ticket: Ticket) {
+        if self.known.get(identity) == Some(&ticket) {
+            self.known.remove(identity);
+        }
     }
 
     /// Lets the workers end their filters; returns how many there are.

@@ -15,6 +15,7 @@ mod schedule;
 mod session;
 mod worker;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
@@ -70,6 +71,7 @@ pub fn run() -> Result<Exit, Failure> {
         window,
         orders: received,
         events: tell.clone(),
+        draining: Cell::new(false),
     };
     let thread = std::thread::Builder::new().name("courier".into());
     thread.spawn(move || courier.run()).context("unable to start", "a thread")?;

@@ -1,5 +1,6 @@
 //! The listener's day: from event to event, and how it ends.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -22,6 +23,8 @@ struct Day<'a> {
     /// The broker that we serve the queue on, or why we do not.
     state: Result<String, String>,
     blocked: Option<String>,
+    /// What was logged since the last connection.
+    told: HashSet<String>,
     connection: u64,
     is_ready: bool,
     said: String,
@@ -70,6 +73,7 @@ impl<'a> Day<'a> {
             queue,
             state: Err("connecting".to_owned()),
             blocked: None,
+            told: HashSet::new(),
             connection: 0,
             is_ready: false,
             said: String::new(),
@@ -94,11 +98,12 @@ impl<'a> Day<'a> {
             Event::Connected { connection, broker } => {
                 log::info!("serving {} on {broker}", self.queue);
                 self.connection = connection;
+                self.told.clear();
                 self.change(Ok(broker));
             }
             Event::Lost { connection, why } => {
                 // Every attempt fails alike while a broker is down: once is enough.
-                if self.state != Err(why.clone()) {
+                if self.told.insert(why.clone()) {
                     log::warn!("{why}");
                 }
                 if connection == self.connection {

@@ -2,7 +2,7 @@
 //! they came; of those that may be begun, the one that came first.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// The number of a request, in the order in which they came.
 pub(crate) type Ticket = u64;
@@ -10,7 +10,7 @@ pub(crate) type Ticket = u64;
 /// Requests that wait, and keys that are taken.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    ready: VecDeque<(Ticket, Option<String>)>,
+    ready: BTreeMap<Ticket, Option<String>>,
     /// Who waits for whom: a key is in here while a request with it is ready or running.
     taken: HashMap<String, VecDeque<Ticket>>,
     waiting: usize,
@@ -20,11 +20,14 @@ impl Schedule {
     /// Takes a request in.
     pub(crate) fn add(&mut self, ticket: Ticket, key: Option<String>) {
         self.waiting += 1;
-        let Some(key) = key else { return self.ready.push_back((ticket, None)) };
+        let Some(key) = key else {
+            self.ready.insert(ticket, None);
+            return;
+        };
         match self.taken.entry(key) {
             Entry::Occupied(mut taken) => taken.get_mut().push_back(ticket),
             Entry::Vacant(free) => {
-                self.ready.push_back((ticket, Some(free.key().clone())));
+                self.ready.insert(ticket, Some(free.key().clone()));
                 free.insert(VecDeque::new());
             }
         }
@@ -32,7 +35,7 @@ impl Schedule {
 
     /// The request to begin now. Its key stays taken until it is given back.
     pub(crate) fn begin(&mut self) -> Option<(Ticket, Option<String>)> {
-        let next = self.ready.pop_front();
+        let next = self.ready.pop_first();
         self.waiting -= usize::from(next.is_some());
         next
     }
@@ -41,7 +44,9 @@ impl Schedule {
     pub(crate) fn give_back(&mut self, key: String) {
         let Some(waiting) = self.taken.get_mut(&key) else { return };
         match waiting.pop_front() {
-            Some(next) => self.ready.push_back((next, Some(key))),
+            Some(next) => {
+                self.ready.insert(next, Some(key));
+            }
             None => {
                 self.taken.remove(&key);
             }
@@ -75,7 +80,7 @@ impl Schedule {
         let ready = std::mem::take(&mut self.ready);
         for (ticket, key) in ready {
             if keep(ticket, &mut is_wanted, &mut out) {
-                self.ready.push_back((ticket, key));
+                self.ready.insert(ticket, key);
             } else if let Some(key) = key {
                 self.give_back(key);
             }
@@ -119,8 +124,10 @@ mod tests {
         schedule.give_back("b".into());
         assert_eq!(begun(&mut schedule), [0; 0]);
         schedule.give_back("a".into());
-        assert_eq!(begun(&mut schedule), [5]);
+        schedule.add(6, Some("c".into()));
+        assert_eq!(begun(&mut schedule), [5, 6], "not the one that came first");
         schedule.give_back("a".into());
+        schedule.give_back("c".into());
         assert!(schedule.taken.is_empty() && schedule.waiting() == 0, "keys pile up");
     }
 

@@ -1,5 +1,6 @@
 //! One connection's worth of messages and answers.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ struct Session<'a> {
     channel: &'a Channel,
     connection: u64,
     unanswered: HashMap<u64, amiquip::Delivery>,
-    draining: bool,
+    draining: &'a Cell<bool>,
 }
 
 /// Declares the queue as every client does, says that it is there, and serves it until the courier
@@ -44,8 +45,8 @@ pub(crate) fn serve(
     // while messages come in.
     let mut messages = consumer.receiver().clone();
     let _parting = link.bound_parting();
-    let mut blocked = link.blocked.clone();
-    let mut session = Session { channel, connection, unanswered: HashMap::new(), draining: false };
+    let mut session =
+        Session { channel, connection, unanswered: HashMap::new(), draining: &courier.draining };
     is_there();
     loop {
         select! {
@@ -54,26 +55,27 @@ pub(crate) fn serve(
                     courier.tell(Event::Arrived(message));
                 },
                 // Nothing comes any more; what was taken can still be answered.
-                Err(_) if session.draining => messages = never(),
+                Err(_) if session.draining.get() => messages = never(),
                 Err(_) => return Err(amiquip::Error::EventLoopDropped),
             },
             recv(courier.orders) -> order => match order {
                 Ok(Order::Finish { delivery, reply }) => session.finish(delivery, reply)?,
                 Ok(Order::HandBack(delivery)) => session.hand_back(delivery)?,
-                Ok(Order::Drain) if session.draining => {}
+                Ok(Order::Drain) if session.draining.get() => {}
                 Ok(Order::Drain) => {
-                    session.draining = true;
+                    session.draining.set(true);
                     link.call(CALL, || consumer.cancel())?;
                 }
                 // Its answer comes after the broker has read all that we sent before.
                 Ok(Order::Close) | Err(_) => return link.call(CALL, calm),
             },
-            recv(blocked) -> note => match note {
+            recv(link.blocked) -> note => match note {
                 Ok(ConnectionBlockedNotification::Blocked(why)) => {
                     courier.tell(Event::Blocked(Some(why)));
                 }
                 Ok(ConnectionBlockedNotification::Unblocked) => courier.tell(Event::Blocked(None)),
-                Err(_) => blocked = never(),
+                // It lives as long as the connection, consumer or not.
+                Err(_) => return Err(amiquip::Error::EventLoopDropped),
             },
         }
     }
@@ -83,12 +85,12 @@ impl Session<'_> {
     /// What the broker has to say: a message, or that it has no more.
     fn receive(&mut self, message: ConsumerMessage) -> amiquip::Result<Option<Message>> {
         match message {
-            ConsumerMessage::Delivery(delivery) if self.draining => {
+            ConsumerMessage::Delivery(delivery) if self.draining.get() => {
                 delivery.nack(self.channel, true)?;
                 Ok(None)
             }
             ConsumerMessage::Delivery(delivery) => Ok(Some(self.take(delivery))),
-            ConsumerMessage::ClientCancelled if self.draining => Ok(None),
+            ConsumerMessage::ClientCancelled if self.draining.get() => Ok(None),
             ConsumerMessage::ServerClosedChannel(why)
             | ConsumerMessage::ServerClosedConnection(why) => Err(why),
             ConsumerMessage::ServerCancelled => Err(amiquip::Error::ServerClosedChannel {

@@ -93,7 +93,7 @@ impl Craft {
             Some(filter) if !filter.is_spent() => filter,
             spent => {
                 end(spent);
-                match Filter::start(Command::new(&self.command[0]).args(&self.command[1..])) {
+                match Filter::start(&mut self.command()) {
                     Ok(filter) => filter,
                     Err(why) => return text_of(&self.cannot_start(&why)),
                 }
@@ -115,6 +115,16 @@ impl Craft {
                 text_of(&response)
             }
         }
+    }
+
+    /// What is between us and the service manager or the broker is not the filter's.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]);
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "DMS_RABBITMQ_URL"] {
+            command.env_remove(name);
+        }
+        command
     }
 
     fn cannot_start(&self, why: &io::Error) -> Response {
