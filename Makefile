@@ -17,6 +17,8 @@ PREFIX ?= /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 MANDIR = $(DESTDIR)$(PREFIX)/share/man
 
+TOOLS = dms-lock dms-ledger dms-mount dms-listen dms-call
+
 .PHONY: help build install uninstall demo check check-long lint docs test-unit test-integration coverage format \
 	clean deps
 
@@ -29,11 +31,11 @@ build: ## The tools, as release binaries in target/release
 
 install: build ## The tools, dms-pipeline and the pages, below $(DESTDIR)$(PREFIX)
 	install -d $(BINDIR) $(sort $(foreach page,$(wildcard man/*),$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))))
-	install $(addprefix $(TARGET)/release/,dms-lock dms-ledger dms-mount) pipelines/dms-pipeline $(BINDIR)
+	install $(addprefix $(TARGET)/release/,$(TOOLS)) pipelines/dms-pipeline $(BINDIR)
 	$(foreach page,$(wildcard man/*),install -m 644 $(page) $(MANDIR)/man$(patsubst .%,%,$(suffix $(page))) &&) :
 
 uninstall: ## Remove what `install` put there
-	rm -f $(addprefix $(BINDIR)/,dms-lock dms-ledger dms-mount dms-pipeline) \
+	rm -f $(addprefix $(BINDIR)/,$(TOOLS) dms-pipeline) \
 		$(foreach page,$(wildcard man/*),$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))/$(notdir $(page)))
 
 demo: deps ## Two jobs share an S3 target on this machine, told line by line; as root

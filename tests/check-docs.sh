@@ -154,6 +154,8 @@ findings=$(
     check_options "$bin/dms-lock" man/dms-lock.1
     check_options "$bin/dms-ledger" man/dms-ledger.1
     check_options "$bin/dms-mount" man/dms-mount.8
+    check_options "$bin/dms-listen" man/dms-listen.8
+    check_options "$bin/dms-call" man/dms-call.1
     check_options pipelines/dms-pipeline man/dms-pipeline.1
     check_environment
     check_links

@@ -71,6 +71,11 @@ need bsdutils script # the tests type on a terminal, and look into the ledger
 need sqlite3 sqlite3
 need mandoc mandoc
 need shellcheck shellcheck
+need rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server # each test runs its own, as root
+need erlang-base epmd # and each of those has an epmd of its own
+need openssl openssl # the tests' certificates
+need libssl-dev /usr/include/openssl/ssl.h # native-tls links it, and finds it by pkg-config
+need pkg-config pkg-config
 
 if [ -n "$missing" ]; then
     [ "$(id -u)" -eq 0 ] || fatal "missing, and only root can install them:$missing"

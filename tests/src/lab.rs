@@ -14,7 +14,7 @@ use crate::held::Held;
 use crate::process::{Process, processes_with};
 use crate::run::{Run, bin_dir, run};
 
-/// The node's name.
+/// The node's name, unless a test gives it one of its own.
 pub const NODE: &str = "compute-01";
 
 /// The one key pair that the lab's S3 server knows.
@@ -23,6 +23,8 @@ const SECRET_KEY: &str = "s3cr3t-0f-the-lab";
 
 /// A node in a directory of its own.
 pub struct Lab {
+    /// The node's name.
+    pub node: String,
     root: PathBuf,
     server: Child,
     port: u16,
@@ -31,6 +33,19 @@ pub struct Lab {
 impl Lab {
     /// A fresh node. The test fails, and is not skipped, where it cannot run.
     pub fn new() -> Lab {
+        Lab::named(NODE)
+    }
+
+    /// A fresh node whose name no other has: for tests that share a broker.
+    pub fn unique() -> Lab {
+        let mut lab = Lab::new();
+        let number = lab.root.display().to_string();
+        lab.node = number.rsplit("dms-lab-").next().unwrap_or_default().to_owned();
+        lab
+    }
+
+    /// A fresh node with this name.
+    pub fn named(node: &str) -> Lab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(nix::unistd::geteuid().is_root(), "these tests mount: they have to run as root");
         assert!(Path::new("/dev/fuse").exists(), "these tests mount: there is no /dev/fuse");
@@ -42,7 +57,7 @@ impl Lab {
         }
         let root = fs::canonicalize(root).expect("it was made");
         let (server, port) = start_server(&root, 0);
-        let lab = Lab { root, server, port };
+        let lab = Lab { node: node.to_owned(), root, server, port };
         lab.secret("good", |_| ());
         lab
     }
@@ -50,6 +65,17 @@ impl Lab {
     /// A path in the lab.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// The queue of the node's listener.
+    pub fn queue(&self) -> String {
+        format!("dms.{}", self.node)
+    }
+
+    /// A path in the lab that was not given out before.
+    pub fn fresh_path(&self, name: &str) -> PathBuf {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        self.root.join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Where a target is mounted.
@@ -109,7 +135,7 @@ impl Lab {
             .env("DMS_RUN_DIR", self.root.join("run"))
             .env("DMS_MOUNT_BASE", self.root.join("mnt"))
             .env("DMS_SECRET_DIR", self.root.join("secrets"))
-            .env("DMS_NODE_ID", NODE)
+            .env("DMS_NODE_ID", &self.node)
             .env_remove("KEYSTONE_TOKEN");
     }
 
@@ -141,7 +167,7 @@ impl Lab {
         json!({
             "context": {"user_id": "user-1", "tenant_id": "tenant-1"},
             "keystone_token": "lab-token-must-not-leak", "job": {"jobid": job},
-            "host": NODE, "action": action,
+            "host": self.node, "action": action,
             "backup_target": {"id": target, "type": "s3", "status": "available",
                 "secret_ref": format!("file://{}", secret.display())},
         })

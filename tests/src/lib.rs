@@ -4,12 +4,18 @@
 //! locks and mounts. Whatever is left of it when it is dropped is ended and unmounted. Nothing in
 //! it depends on a service that happens to run.
 
+mod broker;
 mod held;
 mod lab;
+mod listener;
+mod peer;
 mod process;
 mod run;
 
+pub use broker::{Broker, Queue};
 pub use held::{Filter, Held};
 pub use lab::{Lab, NODE, mount_source};
+pub use listener::Listener;
+pub use peer::{Handler, Heard, Peer};
 pub use process::{Process, processes_with};
 pub use run::{Run, bin_dir, eventually, is_long_run, run};

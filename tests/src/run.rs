@@ -16,7 +16,7 @@ pub fn bin_dir() -> PathBuf {
     // target/debug/deps/<this test>
     let exe = std::env::current_exe().expect("/proc is there");
     let dir = exe.ancestors().nth(2).expect("cargo's layout").to_owned();
-    let built = ["dms-lock", "dms-ledger", "dms-mount", "dms-test-s3"];
+    let built = ["dms-lock", "dms-ledger", "dms-mount", "dms-listen", "dms-call", "dms-test-s3"];
     for program in built {
         let path = dir.join(program);
         assert!(path.exists(), "{} is not there: cargo build --workspace", path.display());

@@ -3,22 +3,28 @@
 use std::fs;
 use std::path::Path;
 
-use dms_tests::{Lab, run};
+use dms_tests::{Broker, Lab, run};
 
 fn project() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Runs snippets one after the other, in one node and one directory, as a reader would.
-fn run_all(what: &str, snippets: &[String]) {
+/// Runs snippets one after the other, in one node and one directory, as a reader would. Those that
+/// need a broker have one.
+fn run_all(what: &str, snippets: &[String], broker: Option<&Broker>) {
     let lab = Lab::new();
     let secret = lab.secret("good", |_| ());
     fs::create_dir(lab.path("work")).expect("room for it");
-    let mut settings = String::new();
+    // A snippet that fails half-way may have left a listener behind, which would be waited for.
+    let mut settings = "trap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n".to_owned();
     for (number, snippet) in snippets.iter().enumerate() {
         let script = format!("{settings}\n{snippet}");
         let mut command = lab.command("sh", &["-e", "-c", &script]);
-        let run = run(command.current_dir(lab.path("work")).env("SECRET_REF", &secret), b"");
+        command.current_dir(lab.path("work")).env("SECRET_REF", &secret);
+        if let Some(broker) = broker {
+            command.env("DMS_RABBITMQ_URL", broker.url());
+        }
+        let run = run(&mut command, b"");
         assert_eq!(run.code, 0, "{what}, example {number}:\n{snippet}\n{run}");
         // What a snippet exports, the next ones see.
         settings.extend(
@@ -60,15 +66,16 @@ fn every_example_of_every_page_works() {
         .map(|entry| entry.expect("it can be read").path())
         .collect();
     pages.sort();
+    let broker = Broker::start();
     let mut total = 0;
     for page in &pages {
         let text = fs::read_to_string(page).expect("it is text");
         let snippets = examples_of_page(&text);
         assert!(!snippets.is_empty(), "{} has no example", page.display());
-        run_all(&page.display().to_string(), &snippets);
+        run_all(&page.display().to_string(), &snippets, Some(&broker));
         total += snippets.len();
     }
-    assert!(pages.len() >= 5 && total >= 20, "{total} examples in {} pages", pages.len());
+    assert!(pages.len() >= 7 && total >= 27, "{total} examples in {} pages", pages.len());
 }
 
 #[test]
@@ -76,5 +83,5 @@ fn every_example_of_the_readme_works() {
     let text = fs::read_to_string(project().join("README.md")).expect("it is text");
     let snippets = examples_of_markdown(&text);
     assert!(snippets.len() >= 3, "{snippets:?}");
-    run_all("README.md", &snippets);
+    run_all("README.md", &snippets, None);
 }
