@@ -5,6 +5,7 @@
 //! it depends on a service that happens to run.
 
 mod broker;
+mod dice;
 mod held;
 mod lab;
 mod listener;
@@ -13,6 +14,7 @@ mod process;
 mod run;
 
 pub use broker::{Broker, Queue};
+pub use dice::Dice;
 pub use held::{Filter, Held};
 pub use lab::{Lab, NODE, mount_source};
 pub use listener::Listener;

@@ -5,23 +5,12 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use dms_tests::{Filter, Lab, Process, eventually, is_long_run};
+use dms_tests::{Dice, Filter, Lab, Process, eventually, is_long_run};
 use nix::sys::signal::Signal;
 
 /// How many operations have to be cut between plan and commit: more in a long run.
 fn cuts() -> usize {
     if is_long_run() { 1000 } else { 200 }
-}
-
-/// A small generator of its own: the same rounds in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
 }
 
 /// What a process of the pipeline is; `None` for one that is not a stage.
@@ -78,7 +67,7 @@ fn cut_operations(lab: &Lab) -> usize {
 #[test]
 fn two_hundred_kills_of_any_stage_are_repaired_by_the_next_command() {
     let lab = Lab::new();
-    let mut dice = Dice(42);
+    let mut dice = Dice::new(42);
     let mut hits: BTreeMap<&str, u32> = BTreeMap::new();
     let mut unknown = 0;
     // Job 1 stays for some rounds, so that mounts and unmounts of job 2 are of both kinds.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dms_tests::{Broker, Filter, Lab, Listener, is_long_run, processes_with};
+use dms_tests::{Broker, Dice, Filter, Lab, Listener, is_long_run};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -47,17 +47,6 @@ struct Swarm {
     writes: AtomicU64,
     wanted: u64,
     is_over: AtomicBool,
-}
-
-/// A small generator of its own: much the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
 }
 
 impl Swarm {
@@ -117,7 +106,7 @@ impl Swarm {
     /// One job after the other, until enough was asked.
     fn jobs(&self, number: u64) {
         let mut caller = self.caller();
-        let mut dice = Dice(number);
+        let mut dice = Dice::new(number);
         for round in 0_u64.. {
             if self.asked.load(Ordering::Relaxed) >= self.wanted {
                 break;
@@ -166,7 +155,7 @@ impl Swarm {
 
     /// Kills listeners and filters, and three times the broker, spread over the run.
     fn chaos(&self, mut broker: Broker, mut listeners: Vec<Listener>) -> (Broker, Vec<Listener>) {
-        let mut dice = Dice(4711);
+        let mut dice = Dice::new(4711);
         let (mut restarts, mut kills) = (0, 0);
         while !self.is_over.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(400 + dice.below(800)));
@@ -221,7 +210,7 @@ impl Swarm {
     /// What ledger and kernel have at the end, once one more job has come and gone everywhere.
     fn check(&self) {
         let mut caller = self.caller();
-        let mut dice = Dice(1);
+        let mut dice = Dice::new(1);
         for node in &self.nodes {
             for number in 0..TARGETS_A_NODE {
                 let target = format!("{}-t{number}", node.node);
@@ -293,8 +282,8 @@ fn swarm(topology: Topology, wanted: u64) {
     let done = swarm.answers.lock().expect("nobody panics with it")["success"];
     assert!(done > half && count(&swarm.holds) > wanted / 4, "{text}");
     for node in &swarm.nodes {
-        let stage = |p: &&dms_tests::Process| p.command.contains("s3fs");
-        assert_eq!(processes_with(&node.queue()).iter().filter(stage).count(), 0);
+        let daemons = node.processes().into_iter().filter(|p| p.command.contains("s3fs"));
+        assert_eq!(daemons.count(), 0, "a daemon serves nobody");
     }
 }
 

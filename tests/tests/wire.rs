@@ -35,6 +35,10 @@ const CLIENT_OTHERWISE: [(&str, &str); 3] = [
     ("29_client_documented_shape_job_jobid", "the documented shape is accepted too"),
 ];
 
+/// The same words were sent twice, and answered otherwise the second time: our stand-in for the
+/// original's server gives the second answer to both.
+const ASKED_AGAIN: &str = "15_s3_unmount_last";
+
 fn exchanges() -> Vec<Value> {
     let text = include_str!("../fixtures/wire.jsonl");
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
@@ -181,9 +185,8 @@ fn the_originals_server_serves_our_caller() {
         assert_eq!(got["request"], sent, "what the original's client sends");
         assert_eq!(got["content_type"], "application/json");
         assert!(got["correlation_id"].is_string() && got["expiration"].is_string());
-        for field in ["status", "error_msg", "success_msg"] {
-            // The last of two exchanges with the same words counts.
-            if !key(&sent).starts_with("\"unmount\" 202 \"w-s3\"") {
+        if name(&exchange) != ASKED_AGAIN {
+            for field in ["status", "error_msg", "success_msg"] {
                 assert_eq!(answer[field], reply[field], "{}", name(&exchange));
             }
         }

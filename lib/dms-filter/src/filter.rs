@@ -1,5 +1,6 @@
 //! The child and its two pipes.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
@@ -7,6 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use dms_wire::MAX_LINE;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -27,14 +29,25 @@ pub struct Filter {
 }
 
 /// Why there is no answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
     /// The filter closed its output.
     Ended,
     /// It did not answer in time.
     TimedOut,
-    /// It said more than one line, or one that is too long.
+    /// It said more than one line, or one that is too long, or it answered before it had read the
+    /// question.
     Confused,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Lost::Ended => "the filter ended before it answered",
+            Lost::TimedOut => "timeout: the filter did not answer in time",
+            Lost::Confused => "the filter did not answer with one line",
+        })
+    }
 }
 
 impl Filter {
@@ -56,11 +69,11 @@ impl Filter {
     /// Whether it has ended, or said something that nobody asked for, since its last answer.
     pub fn is_spent(&self) -> bool {
         let mut fds = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO) != Ok(0)
+        !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0) | Err(Errno::EINTR))
     }
 
-    /// Hands it a line and waits for its answer. Both at once: it may answer before it has read
-    /// the whole line.
+    /// Hands it a line and waits for its answer. Both at once: it may say something before it has
+    /// read the whole line.
     ///
     /// # Errors
     /// If it does not answer with one line in time. Then it is of no more use.
@@ -73,7 +86,8 @@ impl Filter {
             self.wait_ready(!unsent.is_empty(), end)?;
             unsent = self.send(unsent);
             if self.receive(&mut answer)? {
-                return Ok(answer);
+                // The next line would be taken for the rest of this one.
+                return if unsent.is_empty() { Ok(answer) } else { Err(Lost::Confused) };
             }
         }
     }
@@ -92,7 +106,7 @@ impl Filter {
         let millis = left.as_millis().saturating_add(1).min(60_000);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(_) => Err(Lost::Ended),
         }
     }
@@ -137,10 +151,13 @@ impl Filter {
     /// If it cannot be waited for.
     pub fn finish(mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
         self.stdin = None;
-        self.reap(patience)
+        match self.wait(patience)? {
+            Some(status) => Ok(Some(status)),
+            None => self.kill(),
+        }
     }
 
-    /// Ends what is left of one that has ended, or that says what nobody asked for. A stage of
+    /// Ends what is left of one that has ended by itself, or says what nobody asked for. A stage of
     /// it that minds SIGTERM may still finish what it has begun.
     ///
     /// # Errors
@@ -148,36 +165,30 @@ impl Filter {
     pub fn end(mut self) -> io::Result<Option<ExitStatus>> {
         self.stdin = None;
         self.signal(Signal::SIGTERM);
-        self.reap(PARTING)
+        match self.wait(PARTING)? {
+            Some(status) => Ok(Some(status)),
+            None => self.kill(),
+        }
     }
 
-    /// Ends one that hangs, with all that it has started in its session: asks, and kills what is
-    /// still there 2 s later. `None`: that does not end it (it hangs in the kernel).
+    /// Ends one that hangs, with all that it has started in its session: asks its group, and kills
+    /// what is still there 2 s later. `None`: that does not end it (it hangs in the kernel).
     ///
     /// # Errors
     /// If it cannot be waited for.
     pub fn kill(mut self) -> io::Result<Option<ExitStatus>> {
-        let end = Instant::now() + PARTING;
         self.stdin = None;
+        let end = Instant::now() + PARTING;
         let kin = Kin::of(self.child.id());
         self.signal(Signal::SIGTERM);
-        let status = self.reap(PARTING)?;
+        let status = self.wait(PARTING)?;
         while kin.is_alive() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
         }
+        // Those that were started since, too.
+        Kin::of(self.child.id()).kill();
         kin.kill();
-        Ok(status)
-    }
-
-    fn reap(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
-        let status = self.wait(patience)?;
-        if status.is_some() {
-            return Ok(status);
-        }
-        let kin = Kin::of(self.child.id());
-        self.signal(Signal::SIGKILL);
-        kin.kill();
-        self.wait(PARTING)
+        if status.is_some() { Ok(status) } else { self.wait(PARTING) }
     }
 
     fn wait(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
@@ -194,7 +205,7 @@ impl Filter {
     }
 
     fn signal(&self, signal: Signal) {
-        // Not yet waited for, so the number is still its own. It may have no process left.
+        // A group that has a process keeps its number; it may have none left.
         if let Ok(pid) = i32::try_from(self.child.id()) {
             let _ = killpg(Pid::from_raw(pid), signal);
         }

@@ -6,8 +6,8 @@ use std::fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The processes below one, as far as they are of its session: a daemon that it has started has
-/// left it on purpose.
+/// A process group, and the processes below it as far as they are of its session: a daemon that it
+/// has started has left it on purpose. The leader of the group may have ended.
 #[derive(Debug)]
 pub(crate) struct Kin(Vec<Process>);
 
@@ -16,6 +16,7 @@ pub(crate) struct Kin(Vec<Process>);
 struct Process {
     pid: i32,
     parent: i32,
+    group: i32,
     session: i32,
     /// As proc(5) has it; `Z` is a zombie.
     state: char,
@@ -24,18 +25,18 @@ struct Process {
 }
 
 impl Kin {
-    /// Of this process, as of now, itself included. What cannot be read is not of its kin.
-    pub(crate) fn of(pid: u32) -> Kin {
+    /// Of the group with this leader, as of now. What cannot be read is not of its kin.
+    pub(crate) fn of(leader: u32) -> Kin {
+        let Ok(leader) = i32::try_from(leader) else { return Kin(Vec::new()) };
         let all = Kin::everybody();
-        let Some(head) = i32::try_from(pid).ok().and_then(|pid| all.get(&pid)) else {
-            return Kin(Vec::new());
-        };
-        let mut kin = vec![*head];
+        let mut kin: Vec<Process> = all.values().filter(|p| p.group == leader).copied().collect();
         let mut at = 0;
         while at < kin.len() {
-            let parent = kin[at].pid;
-            let is_child = |p: &&Process| p.parent == parent && p.session == head.session;
-            kin.extend(all.values().filter(is_child));
+            let Process { pid, session, .. } = kin[at];
+            let is_child =
+                |p: &&Process| p.parent == pid && p.session == session && p.group != leader;
+            let children: Vec<Process> = all.values().filter(is_child).copied().collect();
+            kin.extend(children);
             at += 1;
         }
         Kin(kin)
@@ -76,6 +77,7 @@ impl Process {
             pid,
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })
@@ -86,6 +88,7 @@ impl Process {
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -94,6 +97,7 @@ mod tests {
         let script = "set -m; sleep 60 & setsid sleep 61 & echo; wait";
         let mut child = Command::new("sh")
             .args(["-c", script])
+            .process_group(0)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

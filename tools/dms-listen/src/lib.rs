@@ -1,5 +1,5 @@
 //! Requests over RabbitMQ: dms-listen, which serves a node's queue, and dms-call, which asks a
-//! node. Both know AMQP, lines and time, and nothing of mounts.
+//! node. The listener knows AMQP, lines and time, and nothing of mounts; the caller knows plans, too.
 
 mod amqp;
 mod call;

@@ -64,7 +64,7 @@ pub(crate) fn serve(
     Ok(exit(errors, end))
 }
 
-/// One line under its locks. A filter that is lost is ended before they are released.
+/// One line under its locks. A filter that hangs is ended before they are released.
 fn answer(
     rules: &Rules<'_>,
     filter: &mut Running,
@@ -94,7 +94,7 @@ fn answer(
         Err(why) => {
             let hangs = if matches!(why, Lost::TimedOut) { Hangs::Yes } else { Hangs::No };
             filter.lose(running, hangs)?;
-            Ok(error_line(&explain(&why, patience)))
+            Ok(error_line(&explain(why, patience)))
         }
     }
 }
@@ -116,12 +116,9 @@ impl Running {
     }
 }
 
-fn explain(lost: &Lost, patience: Duration) -> Response {
+fn explain(lost: Lost, patience: Duration) -> Response {
     let (code, text) = match lost {
-        Lost::Ended => (ErrorCode::Internal, "the filter ended before it answered".to_owned()),
-        Lost::Confused => {
-            (ErrorCode::Internal, "the filter did not answer with one line".to_owned())
-        }
+        Lost::Ended | Lost::Confused => (ErrorCode::Internal, lost.to_string()),
         Lost::TimedOut => (
             ErrorCode::Timeout,
             format!("timeout: no answer within {:.0} s", patience.as_secs_f64()),

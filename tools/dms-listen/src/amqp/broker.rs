@@ -106,6 +106,13 @@ impl Broker {
             })?;
             brokers.insert(0, broker);
         }
+        let names_user = |url: &String| url.contains('@');
+        if let (Some(at), true) =
+            (urls.iter().position(|url| !names_user(url)), urls.iter().any(names_user))
+        {
+            let text = "has no user, and others have: in a password, write , as %2C";
+            return Err(BadUrl(format!("broker {} {text}", at + 1)));
+        }
         if brokers.is_empty() { Err(BadUrl("names no broker".into())) } else { Ok(brokers) }
     }
 }
@@ -305,6 +312,7 @@ mod tests {
             "amqp://u:hunter2@h?heartbeat=x",
             "amqp://u:hunter2@h?hunter2",
             "amqp://u:%ff@h",
+            "amqp://u:1,2hunter2@h",
             "amqp://u:1#hunter2@h",
             "amqp://u:1/hunter2@h",
             "amqp://u:1?hunter2@h",

@@ -17,10 +17,17 @@ use crate::amqp::tls;
 /// How long the broker may take over one call.
 const CALL: Duration = Duration::from_secs(10);
 
+/// How long it may take to let us in.
+const LOG_IN: Duration = Duration::from_secs(20);
+
+/// How long all of connecting may take, whatever a name's addresses.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// How long it may take over our good-bye.
 const PARTING: Duration = Duration::from_secs(2);
 
-/// An open connection. It is closed when it is dropped: politely, if the broker has manners.
+/// An open connection. It is closed when it is dropped, and cut if the broker does not say goodbye
+/// within 2 s.
 pub(crate) struct Link {
     /// `None` once it was closed.
     connection: RefCell<Option<Connection>>,
@@ -36,7 +43,7 @@ impl Link {
     /// # Errors
     /// `unable to connect to HOST:PORT: reason`, without a secret.
     pub(crate) fn open(broker: &Broker, who: &str, patience: Duration) -> Result<Link, String> {
-        let end = Instant::now() + patience.min(broker.connect_timeout + CALL);
+        let end = Instant::now() + patience.min(LONGEST);
         let unable =
             |why: String| format!("unable to connect to {broker}: {}", dms_cli::plain(&why));
         let socket = connect(broker, end).map_err(|why| unable(why.to_string()))?;
@@ -45,7 +52,7 @@ impl Link {
         let stream =
             mio::net::TcpStream::from_stream(spare()?).map_err(|why| unable(why.to_string()))?;
         let (connection, blocked) = fuse
-            .within(end.saturating_duration_since(Instant::now()), || {
+            .within(end.saturating_duration_since(Instant::now()).min(LOG_IN), || {
                 let mut connection = log_in(broker, who, stream)?;
                 let blocked = connection.listen_for_connection_blocked();
                 Ok((connection, blocked.map_err(|why| why.to_string())?))
@@ -54,13 +61,13 @@ impl Link {
         Ok(Link { connection: RefCell::new(Some(connection)), socket, fuse, blocked })
     }
 
-    /// A new channel.
-    pub(crate) fn channel(&self) -> amiquip::Result<Channel> {
+    /// A new channel, within this time.
+    pub(crate) fn channel(&self, patience: Duration) -> amiquip::Result<Channel> {
         let mut connection = self.connection.borrow_mut();
         let Some(connection) = connection.as_mut() else {
             return Err(amiquip::Error::ClientClosedConnection);
         };
-        self.fuse.within(CALL, || connection.open_channel(None))
+        self.fuse.within(patience.min(CALL), || connection.open_channel(None))
     }
 
     /// Makes a call to the broker, and cuts the connection if that takes longer than `patience`,

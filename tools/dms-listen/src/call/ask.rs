@@ -21,9 +21,6 @@ const REPLIES: &str = "amq.rabbitmq.reply-to";
 /// `delivery_mode` of a message that is not written to disk: it may carry a token.
 const NON_PERSISTENT: u8 = 1;
 
-/// How long the broker may take over one call.
-const CALL: Duration = Duration::from_secs(10);
-
 /// How often to look whether somebody listens now.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -56,11 +53,12 @@ impl<'a> Desk<'a> {
     pub(crate) fn open(
         link: &'a Link,
         channel: &'a Channel,
+        patience: Duration,
         waits: bool,
     ) -> amiquip::Result<Desk<'a>> {
         let options = ConsumerOptions { no_ack: true, ..ConsumerOptions::default() };
-        let replies = link.call(CALL, || channel.basic_consume(REPLIES, options))?;
-        link.call(CALL, || channel.enable_publisher_confirms())?;
+        let replies = link.call(patience, || channel.basic_consume(REPLIES, options))?;
+        link.call(patience, || channel.enable_publisher_confirms())?;
         Ok(Desk {
             link,
             channel,
@@ -98,8 +96,7 @@ impl<'a> Desk<'a> {
         loop {
             let left = call.until.left();
             if left.is_zero() && !looked {
-                let text = "timeout: the deadline passed before the request was sent";
-                return Ok(Some(call.fail(ErrorCode::Timeout, text)));
+                return Ok(Some(call.late()));
             }
             if !left.is_zero() && listens(self.link, &mut self.probe, &call.queue, left)? {
                 return Ok(None);
@@ -232,7 +229,7 @@ pub(crate) fn listens(
 ) -> amiquip::Result<bool> {
     let channel = match probe.take() {
         Some(channel) => channel,
-        None => link.channel()?,
+        None => link.channel(patience)?,
     };
     let found = link.call(patience, || {
         channel.queue_declare_passive(queue.as_str()).map(|queue| queue.declared_consumer_count())

@@ -19,7 +19,9 @@ pub(crate) fn check(
 ) -> Result<Exit, Failure> {
     let until = Deadline::after(patience);
     let link = connect(brokers, until).map_err(Failure::temporary)?;
-    let listening = listens(&link, &mut None, queue, until.left());
+    let mut probe = None;
+    let listening = listens(&link, &mut probe, queue, until.left());
+    let _parting = link.bound_parting();
     match listening {
         Ok(true) => {
             log::info!("{queue} is being served");

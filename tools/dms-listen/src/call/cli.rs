@@ -52,9 +52,12 @@ impl Cli {
             return Err(refuse("--timeout 0: no request could be done"));
         }
         if self.check {
-            let node = self.host.as_ref().unwrap_or(&settings.node_id);
-            let queue =
-                QueueName::of_node(node).map_err(|why| refuse(&format!("--host: {why}")))?;
+            let queue = match &self.host {
+                Some(node) => {
+                    QueueName::of_node(node).map_err(|why| refuse(&format!("--host: {why}")))?
+                }
+                None => settings::own_queue(settings)?,
+            };
             let patience = timeout.unwrap_or(Duration::from_secs(10));
             return Ok(Form::Check { brokers, queue, patience });
         }

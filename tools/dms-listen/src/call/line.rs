@@ -52,25 +52,28 @@ impl Fate {
         }
         match Call::new(&request, timeout) {
             Ok(call) => Fate::Call(Box::new(call)),
-            Err(why) => {
-                let answer = Response { plan: request.plan.clone(), ..Response::invalid(&why) };
-                Fate::Answer(Box::new(answer))
+            Err(answer) => {
+                Fate::Answer(Box::new(Response { plan: request.plan.clone(), ..answer }))
             }
         }
     }
 }
 
 impl Call {
-    fn new(request: &Request, timeout: Duration) -> Result<Call, Invalid> {
+    fn new(request: &Request, timeout: Duration) -> Result<Call, Response> {
         let host = request.plan.as_ref().map(|plan| &plan.host).or(request.host.as_ref());
-        let host = host.ok_or_else(|| Invalid::new("Missing required field: host"))?;
+        let invalid = |why: &str| Response::invalid(&Invalid::new(why));
+        let host = host.ok_or_else(|| invalid("Missing required field: host"))?;
         let end = Deadline::after(timeout);
         let id = match &request.request_id {
             Some(id) => id.to_string(),
-            None => random_id().map_err(|_| Invalid::new("no id for the request: no /proc"))?,
+            None => random_id().map_err(|why| {
+                let text = format!("no id for the request: {why}");
+                Response::error(ErrorCode::Internal, dms_cli::plain(&text))
+            })?,
         };
         Ok(Call {
-            queue: QueueName::of_node(host.as_str()).map_err(Invalid)?,
+            queue: QueueName::of_node(host.as_str()).map_err(|why| invalid(&why))?,
             body: request.line_for_node(),
             id,
             until: request.deadline.map_or(end, |deadline| deadline.min(end)),
@@ -111,6 +114,11 @@ impl Call {
             }
         }
         response
+    }
+
+    /// Its deadline has passed, and nothing was sent.
+    pub(crate) fn late(&self) -> Response {
+        self.fail(ErrorCode::Timeout, "timeout: the deadline passed before the request was sent")
     }
 
     /// Why there is no answer of the listener's.

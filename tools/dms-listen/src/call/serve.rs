@@ -36,6 +36,11 @@ pub(crate) fn serve(caller: &Caller, output: impl Write) -> Result<Exit, Failure
     let mut talk = Talk { caller, lines, output, exit: Exit::Done };
     let mut next = talk.next_call()?;
     while let Some(call) = next {
+        if call.until.passed() {
+            talk.answer(&call.late())?;
+            next = talk.next_call()?;
+            continue;
+        }
         next = match connect(&caller.brokers, call.until) {
             Ok(link) => talk.converse(&link, call)?,
             Err(why) => {
@@ -66,11 +71,11 @@ impl<W: Write> Talk<'_, W> {
     /// Asks until the input ends, or the connection: then the call is returned for which a new one
     /// is needed.
     fn converse(&mut self, link: &Link, call: Box<Call>) -> Result<Option<Box<Call>>, Failure> {
-        let channel = match link.channel() {
+        let channel = match link.channel(call.until.left()) {
             Ok(channel) => channel,
             Err(why) => return self.give_up(&call, &reason(&why)),
         };
-        let mut desk = match Desk::open(link, &channel, self.caller.waits) {
+        let mut desk = match Desk::open(link, &channel, call.until.left(), self.caller.waits) {
             Ok(desk) => desk,
             Err(why) => return self.give_up(&call, &reason(&why)),
         };
@@ -139,20 +144,16 @@ pub(crate) fn connect(brokers: &[Broker], until: Deadline) -> Result<Link, Strin
     for round in 0..rounds {
         if round > 0 {
             std::thread::sleep(backoff.wait().min(until.left()));
+            if until.passed() {
+                break;
+            }
         }
         whys.clear();
         for broker in brokers.iter().filter(|broker| round < broker.attempts) {
-            if until.passed() {
-                whys.push("the deadline has passed".to_owned());
-                break;
-            }
             match Link::open(broker, "dms-call", until.left()) {
                 Ok(link) => return Ok(link),
                 Err(why) => whys.push(why),
             }
-        }
-        if until.passed() {
-            break;
         }
     }
     Err(whys.join("; "))

@@ -67,8 +67,7 @@ impl Cli {
         let brokers = settings::brokers(&settings)?;
         let queue = match self.queue {
             Some(name) => QueueName::new(name).map_err(|why| refuse(&format!("--queue: {why}")))?,
-            None => QueueName::of_node(&settings.node_id)
-                .map_err(|why| Failure::permanent(format!("DMS_NODE_ID: {why}")))?,
+            None => settings::own_queue(&settings)?,
         };
         if !(1..=1000).contains(&self.jobs) {
             return Err(refuse(&format!("--jobs {} is not from 1 to 1000", self.jobs)));

@@ -81,7 +81,7 @@ impl Courier {
     fn serve(&self, broker: &Broker, connection: u64, backoff: &mut Backoff) -> Result<(), String> {
         let link = Link::open(broker, &format!("dms-listen {}", self.queue), Duration::MAX)?;
         let mut begun = None;
-        let served = link.channel().and_then(|channel| {
+        let served = link.channel(Duration::MAX).and_then(|channel| {
             session::serve(self, &link, &channel, connection, || {
                 begun = Some(Instant::now());
                 self.tell(Event::Connected { connection, broker: broker.to_string() });

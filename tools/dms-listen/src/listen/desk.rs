@@ -103,7 +103,8 @@ impl Desk {
                 let ticket = self.next;
                 self.next += 1;
                 if let Some(identity) = &identity {
-                    self.known.insert(identity.clone(), ticket);
+                    // Of two alike, the first is the one that comes again.
+                    self.known.entry(identity.clone()).or_insert(ticket);
                 }
                 let address = message.address;
                 let request =
@@ -200,7 +201,7 @@ impl Desk {
     }
 
     fn order(&self, order: Order) {
-        // The courier ends after us.
+        // One that has ended has no connection, and nothing to do it on.
         let _ = self.courier.send(order);
     }
 
@@ -226,6 +227,11 @@ impl Desk {
         }
     }
 
+    /// Gives back a message that came too late.
+    pub(crate) fn decline(&self, message: &Message) {
+        self.order(Order::HandBack(message.delivery));
+    }
+
     /// Gives back what has not been begun.
     pub(crate) fn hand_back(&mut self) {
         self.order(Order::Drain);
@@ -244,7 +250,7 @@ impl Desk {
         request.deliveries
     }
 
-    /// Of two alike, the later one is known.
+    /// Of two alike, one is known.
     fn unlearn(&mut self, identity: &Identity, ticket: Ticket) {
         if self.known.get(identity) == Some(&ticket) {
             self.known.remove(identity);

@@ -16,7 +16,6 @@ mod session;
 mod worker;
 
 use std::cell::Cell;
-use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 use dms_cli::{Context, Exit, Failure, Settings};
@@ -88,6 +87,3 @@ fn watch_signals(tell: Sender<Event>) -> Result<(), Failure> {
     thread.spawn(watch).context("unable to start", "a thread")?;
     Ok(())
 }
-
-/// How long the courier may take to close the connection.
-const FAREWELL: Duration = Duration::from_secs(5);

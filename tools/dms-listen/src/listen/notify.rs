@@ -18,7 +18,8 @@ pub(crate) struct Manager {
 impl Manager {
     /// The one that started us, as the environment tells.
     pub(crate) fn from_env() -> Manager {
-        let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|path| match open(&path) {
+        let socket = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
+        let socket = socket.and_then(|path| match open(&path) {
             Ok(socket) => Some(socket),
             Err(why) => {
                 log::warn!("unable to notify {}: {why}", path.display());
@@ -29,7 +30,10 @@ impl Manager {
         let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|&usec| is_ours && usec > 0);
         // Twice in the time that it allows.
-        Manager { socket, watchdog: watchdog.map(|usec| Duration::from_micros(usec / 2)) }
+        Manager {
+            socket,
+            watchdog: watchdog.map(|usec| Duration::from_micros((usec / 2).max(1000))),
+        }
     }
 
     /// Whether there is one.
@@ -51,5 +55,8 @@ fn open(path: &OsString) -> io::Result<(UnixDatagram, SocketAddr)> {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(path)?,
     };
-    Ok((UnixDatagram::unbound()?, address))
+    let socket = UnixDatagram::unbound()?;
+    // One that does not read must not keep us from our work.
+    socket.set_write_timeout(Some(Duration::from_secs(1)))?;
+    Ok((socket, address))
 }

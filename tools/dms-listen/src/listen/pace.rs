@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::amqp::QueueName;
+use crate::listen::Event;
 use crate::listen::desk::Desk;
 use crate::listen::notify::Manager;
-use crate::listen::{Event, FAREWELL};
+
+/// How long the courier may take to close the connection.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How often requests that wait are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -177,8 +180,8 @@ impl<'a> Day<'a> {
         while desk.running() > 0 && Instant::now() < until {
             match next(events, Some(until)) {
                 Some(Event::Stop) => return log::warn!("stopping at once"),
-                // It is not for us any more; the next listener gets it.
-                Some(Event::Arrived(_)) | None => {}
+                Some(Event::Arrived(message)) => desk.decline(&message),
+                None => {}
                 Some(event) => self.handle(event, &mut desk),
             }
         }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::process::Command;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
@@ -47,6 +48,8 @@ impl Worker {
         let (orders, received) = unbounded();
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             let mut filter: Option<Filter> = None;
+            // Filters that are taking their time to end; the next request is not to wait for them.
+            let mut leaving = Vec::new();
             loop {
                 let order = match &filter {
                     // A thread that has nothing running has nothing to wake up for.
@@ -58,9 +61,14 @@ impl Worker {
                         let answer = craft.work(&mut filter, &line, until);
                         let _ = events.send(Event::Answered { worker: number, ticket, answer });
                     }
-                    Err(RecvTimeoutError::Timeout) => finish(filter.take()),
+                    Err(RecvTimeoutError::Timeout) => {
+                        let idle = filter.take();
+                        leaving.retain(|thread: &JoinHandle<()>| !thread.is_finished());
+                        leaving.push(std::thread::spawn(|| finish(idle)));
+                    }
                     Err(RecvTimeoutError::Disconnected) | Ok(Order::Retire) => {
                         finish(filter.take());
+                        leaving.into_iter().for_each(|thread| drop(thread.join()));
                         let _ = events.send(Event::Retired);
                         return;
                     }
@@ -83,7 +91,7 @@ impl Worker {
 }
 
 impl Craft {
-    /// The filter's answer, or ours in its place. A filter that is lost is gone when this returns.
+    /// The filter's answer, or ours in its place.
     fn work(&self, current: &mut Option<Filter>, line: &[u8], until: Deadline) -> Vec<u8> {
         if until.passed() {
             let text = "timeout: the deadline passed before the request was begun";
@@ -105,7 +113,7 @@ impl Craft {
                 answer
             }
             Err(why) => {
-                let response = explain(&why);
+                let response = explain(why);
                 log::error!("{}", response.error_msg.as_deref().unwrap_or_default());
                 if matches!(why, Lost::TimedOut) {
                     say(filter.kill());
@@ -135,13 +143,12 @@ impl Craft {
     }
 }
 
-fn explain(lost: &Lost) -> Response {
-    let (code, text) = match lost {
-        Lost::Ended => (ErrorCode::Internal, "the filter ended before it answered"),
-        Lost::Confused => (ErrorCode::Internal, "the filter did not answer with one line"),
-        Lost::TimedOut => (ErrorCode::Timeout, "timeout: the filter did not answer in time"),
+fn explain(lost: Lost) -> Response {
+    let code = match lost {
+        Lost::TimedOut => ErrorCode::Timeout,
+        Lost::Ended | Lost::Confused => ErrorCode::Internal,
     };
-    Response::error(code, format!("{text}; the outcome is unknown"))
+    Response::error(code, format!("{lost}; the outcome is unknown"))
 }
 
 fn text_of(response: &Response) -> Vec<u8> {
