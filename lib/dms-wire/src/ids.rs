@@ -17,6 +17,10 @@ fn check_name(what: &str, text: &str, limit: usize) -> Result<(), Invalid> {
     if text.chars().any(char::is_control) {
         return Err(Invalid(format!("{what} contains a control character")));
     }
+    // A database may take it for the same without them.
+    if text.ends_with(' ') {
+        return Err(Invalid(format!("{what} ends with a space")));
+    }
     Ok(())
 }
 
@@ -184,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_target_id_cannot_leave_its_directory() {
-        for bad in ["", "a/b", "..", ".", ".hidden", "../x", "a\0", "a\nb", &"x".repeat(244)] {
+        for bad in ["", "a/b", "..", ".", ".hidden", "../x", "a ", "a\0", "a\nb", &"x".repeat(244)]
+        {
             assert!(target(bad).is_err(), "{bad:?} was accepted");
         }
         for good in ["target-123", "T1", "a b", "ümläut", "-x", &"x".repeat(243)] {

@@ -4,7 +4,8 @@
 
 use dms_wire::Plan;
 
-use crate::store::{Now, Result, Row, Store, params};
+use crate::store::{Now, Result, Row, Store, StoreError, params};
+use crate::wish::Wish;
 
 /// A job's use of a target on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub(crate) struct Filter {
     pub(crate) host: Option<String>,
     pub(crate) path: Option<String>,
     pub(crate) active_only: bool,
+    /// Last changed before this moment, as the database writes it.
+    pub(crate) before: Option<String>,
 }
 
 /// The bindings that match, oldest first.
@@ -56,7 +59,8 @@ pub(crate) fn find(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding
     let mut sql = format!("SELECT {COLUMNS} FROM backup_target_mount_ledger WHERE 1 = 1");
     let mut values = Vec::new();
     if filter.active_only {
-        sql.push_str(" AND mounted = 1 AND deleted = 0");
+        // The Python client's own table lets a live row say NULL.
+        sql.push_str(" AND mounted = 1 AND (deleted = 0 OR deleted IS NULL)");
     }
     if let Some(job) = filter.job {
         sql.push_str(" AND jobid = ?");
@@ -69,6 +73,10 @@ pub(crate) fn find(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding
             sql.push_str(&format!(" AND {column} = ?"));
             values.push(value.as_str().into());
         }
+    }
+    if let Some(before) = &filter.before {
+        sql.push_str(" AND COALESCE(updated_at, created_at) < ?");
+        values.push(before.as_str().into());
     }
     sql.push_str(" ORDER BY id");
     Ok(store.query(&sql, &values)?.iter().map(Binding::from_row).collect())
@@ -83,6 +91,54 @@ pub(crate) fn users(store: &mut dyn Store, target: &str, host: &str) -> Result<V
         ..Filter::default()
     };
     find(store, &filter)
+}
+
+/// The job is about to use the target: it has a row, which says so once it does. Here a key of
+/// another table is missed, and not after the mount.
+pub(crate) fn announce(store: &mut dyn Store, wish: &Wish<'_>, now: &Now) -> Result<()> {
+    let filter = Filter {
+        job: Some(wish.job),
+        target: Some(wish.target.to_string()),
+        host: Some(wish.host.to_string()),
+        ..Filter::default()
+    };
+    if !find(store, &filter)?.is_empty() {
+        return Ok(());
+    }
+    let inserted = store.execute(
+        "INSERT INTO backup_target_mount_ledger
+         (jobid, backup_target_id, host, mounted, deleted, created_at, updated_at)
+         VALUES (?, ?, ?, 0, 0, ?, ?)",
+        params![
+            wish.job,
+            wish.target.as_str(),
+            wish.host.as_str(),
+            now.text.as_str(),
+            now.text.as_str()
+        ],
+    );
+    match inserted {
+        // A Python client was quicker.
+        Ok(_) | Err(StoreError::Duplicate) => Ok(()),
+        Err(why) => Err(why),
+    }
+}
+
+/// The row is gone, for all but the history. False: the job uses the target, or there is no row.
+pub(crate) fn forget(store: &mut dyn Store, binding: &Binding, now: &Now) -> Result<bool> {
+    let changed = store.execute(
+        "UPDATE backup_target_mount_ledger SET deleted = 1, deleted_at = ?, updated_at = ?
+         WHERE jobid = ? AND backup_target_id = ? AND host = ? AND (mounted = 0 OR mounted IS NULL)
+         AND (deleted = 0 OR deleted IS NULL)",
+        params![
+            now.text.as_str(),
+            now.text.as_str(),
+            binding.job,
+            binding.target.as_str(),
+            binding.host.as_str()
+        ],
+    )?;
+    Ok(changed == 1)
 }
 
 /// The job uses the target from now on. A row that it had before, even a deleted one, is revived.

@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::bindings;
@@ -16,8 +18,12 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Make the ledger's tables if they are not there
-    Init,
+    /// Make the ledger's tables, or what is missing of them
+    Init {
+        /// Print the SQL for it, and touch nothing
+        #[arg(long)]
+        print: bool,
+    },
 
     /// Filter: request lines in, requests with a plan out
     Plan,
@@ -46,6 +52,18 @@ pub(crate) enum Command {
 
     /// The operations, newest first
     History(HistoryArgs),
+
+    /// Mark a job's row as deleted; one that is in use stays
+    Forget(StatusArgs),
+
+    /// Let all jobs go that use a target on a node; nothing is unmounted
+    Release(ReleaseArgs),
+
+    /// Take over pending operations and let jobs go that nobody has touched for long
+    Cleanup(CleanupArgs),
+
+    /// Is the ledger there, known, and complete, and may we write to it?
+    Check,
 }
 
 #[derive(Subcommand)]
@@ -83,6 +101,41 @@ pub(crate) struct ListArgs {
     /// Only of this job
     #[arg(long, value_name = "N")]
     job_id: Option<i32>,
+    /// Only those that nobody has touched for so long: 90m, 24h, 7d
+    #[arg(long, value_name = "TIME", value_parser = age)]
+    pub(crate) older_than: Option<Duration>,
+    /// JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ReleaseArgs {
+    /// The backup target
+    #[arg(long, value_name = "ID")]
+    target_id: String,
+    /// The node
+    #[arg(long, value_name = "NODE")]
+    host: String,
+    /// Only this job
+    #[arg(long, value_name = "N")]
+    job_id: Option<i32>,
+    /// JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct CleanupArgs {
+    /// How long ago, at least
+    #[arg(long, value_name = "N")]
+    pub(crate) hours: Option<u32>,
+    /// Remove operations from the journal that ended so long ago
+    #[arg(long, value_name = "N")]
+    pub(crate) journal_days: Option<u32>,
+    /// Only say what would be done
+    #[arg(long, conflicts_with = "journal_days")]
+    pub(crate) dry_run: bool,
     /// JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -135,6 +188,31 @@ impl ListArgs {
             ..bindings::Filter::default()
         }
     }
+}
+
+impl ReleaseArgs {
+    pub(crate) fn filter(&self) -> bindings::Filter {
+        bindings::Filter {
+            job: self.job_id,
+            target: Some(self.target_id.clone()),
+            host: Some(self.host.clone()),
+            active_only: true,
+            ..bindings::Filter::default()
+        }
+    }
+}
+
+/// A number and a unit.
+fn age(text: &str) -> Result<Duration, String> {
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 86_400,
+        _ => return Err("it is a number and one of s, m, h, d".into()),
+    };
+    let number = text[..text.len() - 1].parse::<u32>().map_err(|_| "it is not a number")?;
+    Ok(Duration::from_secs(u64::from(number) * unit))
 }
 
 impl HistoryArgs {

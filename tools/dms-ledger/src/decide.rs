@@ -57,6 +57,9 @@ pub(crate) fn decide(store: &mut dyn Store, wish: &Wish<'_>, now: &Now) -> Resul
     };
     match choice {
         Ok((decision, known)) => {
+            if wish.action == Action::Mount {
+                bindings::announce(store, wish, now)?;
+            }
             let path = known.path.as_str();
             let (target, host) = (wish.target.as_str(), wish.host.as_str());
             let seq = journal::decide(store, wish.id.as_str(), target, host, path, decision, now)?;

@@ -5,10 +5,13 @@ use std::time::Duration;
 use dms_cli::{Context, Failure, Settings, random_id};
 use dms_wire::{ErrorCode, Response};
 
+use crate::mysql::Mysql;
 use crate::owner::Owner;
+use crate::place::Place;
+use crate::schema;
+use crate::sqlite::Sqlite;
 use crate::store::{Store, StoreError};
 use crate::takeover::settle_ended;
-use crate::{schema, sqlite};
 
 /// How long to wait, at most, for others that write to the ledger.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,27 +24,39 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens it, and makes what is missing of it.
+    /// Opens it. One that is a file is made if it is not there.
     pub(crate) fn open(settings: &Settings) -> Result<Self, Failure> {
-        let Some(path) = sqlite::path_of(&settings.db_url) else {
-            // The URL may hold a password: only its scheme is told.
-            let scheme = settings.db_url.split_once("://").map_or("that", |(scheme, _)| scheme);
-            return Err(Failure::permanent(format!(
-                "DMS_DB_URL: no ledger engine for {scheme:?}; there is sqlite:///PATH"
-            )));
-        };
-        let failed = |why: StoreError| {
-            let text = format!("unable to open ledger {}: {why}", path.display());
+        let (place, mut store, new_id) = connect(settings)?;
+        let id = schema::open(&mut *store, &new_id).map_err(|why| failed(&place, &why))?;
+        Ok(Ledger { store, id, owner: Owner::ourselves()? })
+    }
+
+    /// Makes it, or what is missing of it.
+    pub(crate) fn init(settings: &Settings) -> Result<(), Failure> {
+        let (place, mut store, new_id) = connect(settings)?;
+        schema::init(&mut *store, &new_id).map_err(|why| failed(&place, &why))?;
+        schema::open(&mut *store, &new_id).map_err(|why| failed(&place, &why)).map(|_| ())
+    }
+
+    /// Whether it is there, whole, and ours to write to.
+    pub(crate) fn check(settings: &Settings) -> Result<(), Failure> {
+        let (place, mut store, new_id) = connect(settings)?;
+        let store = &mut *store;
+        let id = schema::open(store, &new_id).map_err(|why| failed(&place, &why))?;
+        let missing = schema::missing(store).map_err(|why| failed(&place, &why))?;
+        if !missing.is_empty() {
+            let text = format!("ledger {place} lacks {}: dms-ledger init", missing.join(", "));
+            return Err(Failure::permanent(text));
+        }
+        schema::try_writing(store).map_err(|why| {
+            let text = format!("unable to write to ledger {place}: {why}");
             match why {
-                StoreError::Unusable(_) => Failure::permanent(text),
-                _ => Failure::temporary(text),
+                StoreError::Busy(_) => Failure::temporary(text),
+                _ => Failure::permanent(text),
             }
-        };
-        let patience = settings.request_timeout.min(PATIENCE);
-        let mut store = sqlite::Sqlite::open(&path, patience).map_err(failed)?;
-        let new_id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
-        let id = schema::open(&mut store, &new_id).map_err(failed)?;
-        Ok(Ledger { store: Box::new(store), id, owner: Owner::ourselves()? })
+        })?;
+        log::info!("ledger {id} in {place}: everything is there");
+        Ok(())
     }
 
     /// The ledger, with the operations of ended runs settled.
@@ -50,6 +65,31 @@ impl Ledger {
         settle_ended(&mut *ledger.store, &ledger.owner)
             .context("unable to settle", "the ledger")?;
         Ok(ledger)
+    }
+}
+
+/// The database, and an id for a ledger that is made in it.
+fn connect(settings: &Settings) -> Result<(Place, Box<dyn Store>, String), Failure> {
+    let place = Place::read(&settings.db_url)
+        .map_err(|why| Failure::permanent(format!("DMS_DB_URL {why}")))?;
+    let patience = settings.request_timeout.min(PATIENCE);
+    let store: Box<dyn Store> = match &place {
+        Place::Sqlite(path) => {
+            Box::new(Sqlite::open(path, patience).map_err(|why| failed(&place, &why))?)
+        }
+        Place::Mysql(server) => {
+            Box::new(Mysql::open(server, patience).map_err(|why| failed(&place, &why))?)
+        }
+    };
+    let new_id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
+    Ok((place, store, new_id))
+}
+
+fn failed(place: &Place, why: &StoreError) -> Failure {
+    let text = format!("unable to open ledger {place}: {why}");
+    match why {
+        StoreError::Unusable(_) => Failure::permanent(text),
+        _ => Failure::temporary(text),
     }
 }
 

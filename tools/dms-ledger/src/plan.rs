@@ -51,12 +51,18 @@ impl Planner {
     fn decide_or_close(&self, store: &mut dyn Store, wish: &Wish<'_>) -> Result<Planned> {
         let planned = transaction(store, |store, now| decide(store, wish, now));
         if let Err(why) = &planned {
-            let answer = Response::error(ErrorCode::Database, format!("not planned: {why}"));
+            let answer = match why {
+                StoreError::Foreign(why) => unknown_key(wish, why),
+                _ => Response::error(ErrorCode::Database, format!("not planned: {why}")),
+            };
             let closed = transaction(store, |store, now| {
                 journal::close(store, wish.id.as_str(), None, &answer, now)
             });
             if let Err(why) = closed {
                 log::warn!("operation {} stays pending: {why}", wish.id);
+            }
+            if let StoreError::Foreign(_) = why {
+                return Ok(Planned::Answer(answer));
             }
         }
         Ok(match planned? {
@@ -171,6 +177,16 @@ fn still_pending(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Response> {
     );
     let text = format!("timeout: gave up waiting for {} on {}: {by}", wish.target, wish.host);
     Ok(Response::error(ErrorCode::LockTimeout, text))
+}
+
+/// A database that the ledger shares knows all jobs and targets, and this one not.
+fn unknown_key(wish: &Wish<'_>, why: &str) -> Response {
+    let text = if why.contains("(`jobid`)") {
+        format!("Job {} not found. Please ensure job exists before mounting.", wish.job)
+    } else {
+        format!("Backup target {} not found.", wish.target)
+    };
+    Response::error(ErrorCode::Validation, text)
 }
 
 fn refuse(code: ErrorCode, text: &str) -> Planned {

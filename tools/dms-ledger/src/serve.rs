@@ -82,7 +82,13 @@ fn plan_request(
             Ok((plan, line))
         }
         Ok(Planned::Answer(answer)) => Err(answer),
-        Err(why) => Err(database(&why)),
+        Err(why) => {
+            // Should its row be there all the same, nobody has to wait for it.
+            if let Err(why) = life::abandon(&attempt(wish.id.as_str(), None)) {
+                log::warn!("operation {} may stay pending: {why}", wish.id);
+            }
+            Err(database(&why))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
@@ -15,13 +15,8 @@ use crate::store::{Now, Result, Row, Store, StoreError, Value, insist};
 pub(crate) struct Sqlite {
     connection: Connection,
     patience: Duration,
-}
-
-/// The path in `sqlite:///relative` or `sqlite:////absolute`; `None` for another URL. A ledger in
-/// memory would be another one in each stage.
-pub(crate) fn path_of(url: &str) -> Option<PathBuf> {
-    let path = url.strip_prefix("sqlite:///")?;
-    (!path.is_empty() && path != ":memory:").then(|| PathBuf::from(path))
+    /// One transaction goes around all: those within are part of it.
+    is_alone: bool,
 }
 
 impl Sqlite {
@@ -45,7 +40,11 @@ impl Sqlite {
         // The last one to close would write the whole log back: not on every command's way out.
         let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
         connection.set_db_config(no_checkpoint, true).map_err(error)?;
-        Ok(Sqlite { connection, patience })
+        Ok(Sqlite { connection, patience, is_alone: false })
+    }
+
+    fn names(&mut self, sql: &str, params: &[Value]) -> Result<Vec<String>> {
+        Ok(self.query(sql, params)?.iter().filter_map(|row| row.text(0)).collect())
     }
 }
 
@@ -58,16 +57,30 @@ impl Store for Sqlite {
             .map_err(error)
     }
 
+    fn text_of(&mut self, millis: i64) -> Result<String> {
+        const TEXT: &str = "SELECT strftime('%Y-%m-%d %H:%M:%f', ? / 1000.0, 'unixepoch')";
+        self.connection.query_row(TEXT, [millis], |row| row.get(0)).map_err(error)
+    }
+
     fn begin(&mut self) -> Result<()> {
+        if self.is_alone {
+            return Ok(());
+        }
         // Immediate: a transaction that reads first could not be upgraded beside another.
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(error)
     }
 
     fn commit(&mut self) -> Result<()> {
+        if self.is_alone {
+            return Ok(());
+        }
         self.connection.execute_batch("COMMIT").map_err(error)
     }
 
     fn rollback(&mut self) {
+        if self.is_alone {
+            return;
+        }
         // There is none if BEGIN itself failed, or if the engine has rolled back already.
         let _ = self.connection.execute_batch("ROLLBACK");
     }
@@ -90,14 +103,50 @@ impl Store for Sqlite {
         Ok(rows)
     }
 
-    fn is_empty(&mut self) -> Result<bool> {
-        const TABLES: &str = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table'";
-        let count: i64 = self.connection.query_row(TABLES, [], |row| row.get(0)).map_err(error)?;
-        Ok(count == 0)
+    fn tables(&mut self) -> Result<Vec<String>> {
+        self.names(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+            &[],
+        )
     }
 
-    fn create(&mut self) -> Result<()> {
-        self.connection.execute_batch(schema::SQLITE).map_err(error)
+    fn columns(&mut self, table: &str) -> Result<Vec<String>> {
+        self.names("SELECT name FROM pragma_table_info(?)", &[table.into()])
+    }
+
+    fn indexes(&mut self, table: &str) -> Result<Vec<String>> {
+        let mut names = self.names("SELECT name FROM pragma_index_list(?)", &[table.into()])?;
+        // A constraint's index has a name of the engine's: its own stands in the table's words.
+        let sql = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?";
+        for sql in self.names(sql, &[table.into()])? {
+            let named = sql.split("CONSTRAINT ").skip(1);
+            names.extend(named.filter_map(|rest| Some(rest.split(' ').next()?.to_owned())));
+        }
+        Ok(names)
+    }
+
+    fn alone(&mut self, work: &mut dyn FnMut(&mut dyn Store) -> Result<()>) -> Result<()> {
+        insist(self.patience, || {
+            self.begin()?;
+            self.is_alone = true;
+            let done = work(self);
+            self.is_alone = false;
+            match done.and_then(|()| self.commit()) {
+                Ok(()) => Ok(()),
+                Err(why) => {
+                    self.rollback();
+                    Err(why)
+                }
+            }
+        })
+    }
+
+    fn define(&mut self, statement: &str) -> Result<()> {
+        self.connection.execute_batch(statement).map_err(error)
+    }
+
+    fn dialect(&self) -> &'static schema::Dialect {
+        &schema::SQLITE
     }
 
     fn patience(&self) -> Duration {
@@ -135,6 +184,9 @@ fn error(error: rusqlite::Error) -> StoreError {
                 rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE
                 | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
             ) => StoreError::Duplicate,
+            (ErrorCode::ConstraintViolation, rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => {
+                StoreError::Foreign(text)
+            }
             _ => StoreError::Failed(text),
         },
         None => StoreError::Failed(text),

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::schema::Dialect;
+
 /// A value on its way into or out of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
@@ -79,6 +81,8 @@ impl Row {
 pub(crate) enum StoreError {
     /// A unique key is taken.
     Duplicate,
+    /// A key of another table is not there: the engine's words.
+    Foreign(String),
     /// Somebody else was in the way; the same transaction may succeed if it is run again.
     Busy(String),
     /// It is not a ledger that this program can use; no time will mend that.
@@ -91,9 +95,10 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreError::Duplicate => f.write_str("a unique key is taken"),
-            StoreError::Busy(why) | StoreError::Unusable(why) | StoreError::Failed(why) => {
-                f.write_str(why)
-            }
+            StoreError::Foreign(why)
+            | StoreError::Busy(why)
+            | StoreError::Unusable(why)
+            | StoreError::Failed(why) => f.write_str(why),
         }
     }
 }
@@ -112,6 +117,8 @@ pub(crate) struct Now {
 /// An SQL engine.
 pub(crate) trait Store {
     fn now(&mut self) -> Result<Now>;
+    /// A moment, given as [`Now::millis`] is, in the words of [`Now::text`].
+    fn text_of(&mut self, millis: i64) -> Result<String>;
     /// Begins a transaction that will write.
     fn begin(&mut self) -> Result<()>;
     fn commit(&mut self) -> Result<()>;
@@ -119,10 +126,18 @@ pub(crate) trait Store {
     /// Runs a statement; returns how many rows it changed.
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64>;
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>>;
-    /// Whether there is no table at all.
-    fn is_empty(&mut self) -> Result<bool>;
-    /// Makes the tables if they are not there.
-    fn create(&mut self) -> Result<()>;
+    /// The names of the tables that there are.
+    fn tables(&mut self) -> Result<Vec<String>>;
+    /// The names of a table's columns.
+    fn columns(&mut self, table: &str) -> Result<Vec<String>>;
+    /// The names of a table's indexes.
+    fn indexes(&mut self, table: &str) -> Result<Vec<String>>;
+    /// Does this while nobody else does the like: changes the tables.
+    fn alone(&mut self, work: &mut dyn FnMut(&mut dyn Store) -> Result<()>) -> Result<()>;
+    /// Runs a statement that defines something.
+    fn define(&mut self, statement: &str) -> Result<()>;
+    /// The words of the tables.
+    fn dialect(&self) -> &'static Dialect;
     /// How long a transaction is tried again while others are in the way.
     fn patience(&self) -> Duration;
 }

@@ -26,7 +26,7 @@ pub(crate) fn settle_ended(store: &mut dyn Store, me: &Owner) -> Result<()> {
     Ok(())
 }
 
-fn take_over(store: &mut dyn Store, operation: &Operation) -> Result<()> {
+pub(crate) fn take_over(store: &mut dyn Store, operation: &Operation) -> Result<()> {
     let taken = transaction(store, |store, now| {
         if !journal::take_over(store, operation, now)? {
             return Ok(false);

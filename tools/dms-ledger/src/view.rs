@@ -6,6 +6,7 @@ use crate::bindings::{self, Binding};
 use crate::journal;
 use crate::store::{Result, Store};
 use crate::table::Table;
+use crate::tidy::Stale;
 
 /// The job's binding to the target, on one host or on all; mounted or not.
 pub(crate) fn status(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Option<Table>> {
@@ -30,9 +31,42 @@ pub(crate) fn status(store: &mut dyn Store, filter: &bindings::Filter) -> Result
 
 /// The active bindings.
 pub(crate) fn list(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Table> {
+    Ok(bindings_table(bindings::find(store, filter)?))
+}
+
+/// What `cleanup` finds, or has done.
+pub(crate) fn stale(stale: &Stale) -> Table {
+    let mut table =
+        Table::new(&["what", "target", "job", "host", "created", "updated", "operation"]);
+    for operation in &stale.operations {
+        table.add(vec![
+            json!(format!("pending {}", operation.action)),
+            json!(operation.target),
+            json!(operation.job),
+            json!(operation.host),
+            time(&operation.created),
+            Value::Null,
+            json!(operation.id),
+        ]);
+    }
+    for binding in &stale.bindings {
+        table.add(vec![
+            json!("binding"),
+            json!(binding.target),
+            json!(binding.job),
+            json!(binding.host),
+            time(&binding.created),
+            time(&binding.updated),
+            Value::Null,
+        ]);
+    }
+    table
+}
+
+pub(crate) fn bindings_table(found: Vec<Binding>) -> Table {
     let mut table =
         Table::new(&["target", "type", "job", "host", "mounted", "path", "created", "updated"]);
-    for binding in bindings::find(store, filter)? {
+    for binding in found {
         table.add(vec![
             json!(binding.target),
             json!(binding.kind),
@@ -44,7 +78,7 @@ pub(crate) fn list(store: &mut dyn Store, filter: &bindings::Filter) -> Result<T
             time(&binding.updated),
         ]);
     }
-    Ok(table)
+    table
 }
 
 /// The operations, newest first.

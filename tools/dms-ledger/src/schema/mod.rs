@@ -4,137 +4,192 @@
 //! its columns and index names are kept, ours may be NULL. `backup_target_mount_operations` is the
 //! journal. Beside them the counters of the fences, and a page about the ledger itself.
 
+mod adopt;
+mod mysql;
+mod sqlite;
+
+pub(crate) use mysql::MYSQL;
+pub(crate) use sqlite::SQLITE;
+
 use crate::store::{Result, Store, StoreError, params, transaction};
 
 /// The version of the tables below.
 const VERSION: &str = "1";
 
-/// For SQLite, where the names of indexes are the database's, not the table's.
-pub(crate) const SQLITE: &str = "
-CREATE TABLE IF NOT EXISTS backup_target_mount_ledger (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    created_at DATETIME NULL DEFAULT CURRENT_TIMESTAMP,
-    updated_at DATETIME NULL DEFAULT CURRENT_TIMESTAMP,
-    deleted_at DATETIME NULL,
-    deleted BOOLEAN NOT NULL DEFAULT 0,
-    version VARCHAR(32) NULL,
-    backup_target_id VARCHAR(255) NOT NULL,
-    jobid INT NOT NULL,
-    host VARCHAR(255) NOT NULL,
-    mounted BOOLEAN NOT NULL DEFAULT 0,
-    mount_path VARCHAR(512) NULL,
-    type VARCHAR(16) NULL,
-    source VARCHAR(2048) NULL,
-    access VARCHAR(16) NULL,
-    owner VARCHAR(512) NULL,
-    UNIQUE (jobid, backup_target_id, host)
-);
-CREATE INDEX IF NOT EXISTS idx_backup_target_id ON backup_target_mount_ledger (backup_target_id);
-CREATE INDEX IF NOT EXISTS idx_jobid ON backup_target_mount_ledger (jobid);
-CREATE INDEX IF NOT EXISTS idx_job_id ON backup_target_mount_ledger (jobid);
-CREATE INDEX IF NOT EXISTS idx_host ON backup_target_mount_ledger (host);
-CREATE INDEX IF NOT EXISTS idx_job_target ON backup_target_mount_ledger (jobid, backup_target_id);
-CREATE INDEX IF NOT EXISTS idx_mounted_host ON backup_target_mount_ledger (mounted, host);
-CREATE INDEX IF NOT EXISTS idx_deleted ON backup_target_mount_ledger (deleted);
-CREATE INDEX IF NOT EXISTS idx_target_host_mounted
-    ON backup_target_mount_ledger (backup_target_id, host, mounted);
-CREATE INDEX IF NOT EXISTS idx_host_mounted ON backup_target_mount_ledger (host, mounted);
+const BINDINGS: &str = "backup_target_mount_ledger";
+const JOURNAL: &str = "backup_target_mount_operations";
+const FENCES: &str = "backup_target_mount_fences";
+const ABOUT: &str = "dms_ledger_about";
 
-CREATE TABLE IF NOT EXISTS backup_target_mount_operations (
-    id VARCHAR(255) NOT NULL PRIMARY KEY,
-    backup_target_id VARCHAR(255) NOT NULL,
-    job_id INT NOT NULL,
-    host VARCHAR(255) NOT NULL,
-    action VARCHAR(20) NOT NULL,
-    status VARCHAR(20) NOT NULL,
-    mount_path VARCHAR(512) NULL,
-    error_msg TEXT NULL,
-    success_msg TEXT NULL,
-    request_data TEXT NULL,
-    response_data TEXT NULL,
-    created_at DATETIME NOT NULL,
-    updated_at DATETIME NOT NULL,
-    completed_at DATETIME NULL,
-    error_code VARCHAR(32) NULL,
-    decision VARCHAR(20) NULL,
-    type VARCHAR(16) NULL,
-    source VARCHAR(2048) NULL,
-    pending INT NULL,
-    pending_path VARCHAR(512) NULL,
-    seq BIGINT NULL,
-    owner_host VARCHAR(255) NULL,
-    owner_boot VARCHAR(64) NULL,
-    owner_life VARCHAR(4096) NULL,
-    lease_until BIGINT NULL,
-    UNIQUE (backup_target_id, host, pending),
-    UNIQUE (host, pending_path)
-);
-CREATE INDEX IF NOT EXISTS operations_idx_target_created
-    ON backup_target_mount_operations (backup_target_id, created_at);
-CREATE INDEX IF NOT EXISTS operations_idx_job_target
-    ON backup_target_mount_operations (job_id, backup_target_id);
-CREATE INDEX IF NOT EXISTS operations_idx_host ON backup_target_mount_operations (host);
-CREATE INDEX IF NOT EXISTS operations_idx_status ON backup_target_mount_operations (status);
-CREATE INDEX IF NOT EXISTS operations_idx_created ON backup_target_mount_operations (created_at);
-CREATE INDEX IF NOT EXISTS operations_idx_pending ON backup_target_mount_operations (pending);
-CREATE INDEX IF NOT EXISTS operations_idx_target_host_status
-    ON backup_target_mount_operations (backup_target_id, host, status);
+/// What engines put in different words.
+pub(crate) struct Dialect {
+    /// Makes each table that is not there.
+    tables: &'static [&'static str],
+    /// Whether the ledger is a file of ours, made when it is first used.
+    is_embedded: bool,
+    /// How a table of the Python client gets an id, if it can.
+    id: Option<&'static str>,
+    /// Makes the ids of such a table compare by their bytes.
+    bytewise: &'static [&'static str],
+}
 
-CREATE TABLE IF NOT EXISTS backup_target_mount_fences (
-    backup_target_id VARCHAR(255) NOT NULL,
-    host VARCHAR(255) NOT NULL,
-    seq BIGINT NOT NULL,
-    PRIMARY KEY (backup_target_id, host)
-);
+/// The tables, in the order in which the dialects make them.
+const TABLES: [&str; 4] = [BINDINGS, JOURNAL, FENCES, ABOUT];
 
-CREATE TABLE IF NOT EXISTS dms_ledger_about (
-    name VARCHAR(64) NOT NULL PRIMARY KEY,
-    value VARCHAR(255) NOT NULL
-);
-";
+/// The constraints that the protocol stands on.
+const KEYS: [(&str, &str); 3] =
+    [(BINDINGS, "uq_job_target_host"), (JOURNAL, "uq_pending"), (JOURNAL, "uq_pending_path")];
 
-/// Makes the ledger if it is not there, and checks that it is one that this program knows: another
-/// one is not touched. Safe to run again, and by two at once. Returns the ledger's id.
+/// Table, name and columns of every index that is no constraint of its table.
+const INDEXES: [(&str, &str, &str); 16] = [
+    (BINDINGS, "idx_backup_target_id", "backup_target_id"),
+    (BINDINGS, "idx_jobid", "jobid"),
+    (BINDINGS, "idx_job_id", "jobid"),
+    (BINDINGS, "idx_host", "host"),
+    (BINDINGS, "idx_job_target", "jobid, backup_target_id"),
+    (BINDINGS, "idx_mounted_host", "mounted, host"),
+    (BINDINGS, "idx_deleted", "deleted"),
+    (BINDINGS, "idx_target_host_mounted", "backup_target_id, host, mounted"),
+    (BINDINGS, "idx_host_mounted", "host, mounted"),
+    (JOURNAL, "operations_idx_target_created", "backup_target_id, created_at"),
+    (JOURNAL, "operations_idx_job_target", "job_id, backup_target_id"),
+    (JOURNAL, "operations_idx_host", "host"),
+    (JOURNAL, "operations_idx_status", "status"),
+    (JOURNAL, "operations_idx_created", "created_at"),
+    (JOURNAL, "operations_idx_pending", "pending"),
+    (JOURNAL, "operations_idx_target_host_status", "backup_target_id, host, status"),
+];
+
+/// Checks that there is a ledger that this program knows: another one is not touched. One that is
+/// a file of ours is made if it is not there. Returns the ledger's id.
 pub(crate) fn open(store: &mut dyn Store, new_id: &str) -> Result<String> {
-    // That there is no such table yet is an error like any other; then it is made, or fails again.
-    let version = about(store, "schema_version").unwrap_or_default();
-    if version.is_none() {
-        create(store, new_id)?;
-    }
-    match about(store, "schema_version")? {
-        Some(version) if version == VERSION => {}
-        Some(version) => {
-            return Err(StoreError::Unusable(format!(
-                "the ledger has schema version {version}; this program knows version {VERSION}"
-            )));
+    if version(store)?.is_none() {
+        if !store.dialect().is_embedded {
+            return Err(unusable("there is no ledger yet: dms-ledger init".into()));
         }
-        None => return Err(StoreError::Unusable("the ledger says no schema version".into())),
+        init(store, new_id)?;
+    }
+    match version(store)? {
+        Some(version) if version == VERSION => {}
+        Some(version) => return Err(newer(&version)),
+        None => return Err(unusable("the ledger says no schema version".into())),
     }
     about(store, "uuid")?.ok_or_else(|| StoreError::Failed("the ledger has no id".into()))
 }
 
-fn create(store: &mut dyn Store, new_id: &str) -> Result<()> {
-    transaction(store, |store, _| {
-        // Somebody else's file, or two of us at once.
-        if !store.is_empty()? && about(store, "schema_version").is_err() {
-            return Err(StoreError::Unusable(
-                "the database holds other tables, and no ledger".into(),
-            ));
+/// Makes the ledger, or what is missing of it. Safe to run again, and by two at once.
+pub(crate) fn init(store: &mut dyn Store, new_id: &str) -> Result<()> {
+    store.alone(&mut |store| {
+        match version(store)? {
+            Some(version) if version != VERSION => return Err(newer(&version)),
+            Some(_) => {}
+            None => check_empty(store)?,
         }
-        store.create()?;
-        for (name, value) in [("schema_version", VERSION), ("uuid", new_id)] {
-            if about(store, name)?.is_none() {
-                store.execute(
-                    "INSERT INTO dms_ledger_about (name, value) VALUES (?, ?)",
-                    params![name, value],
-                )?;
+        make_tables(store)?;
+        transaction(store, |store, _| {
+            for (name, value) in [("schema_version", VERSION), ("uuid", new_id)] {
+                if about(store, name)?.is_none() {
+                    let insert = "INSERT INTO dms_ledger_about (name, value) VALUES (?, ?)";
+                    store.execute(insert, params![name, value])?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     })
+}
+
+/// The statements that make a ledger with this id where there is nothing, for whoever may.
+pub(crate) fn statements(dialect: &Dialect, id: &str) -> Vec<String> {
+    let about = [("schema_version", VERSION), ("uuid", id)].map(|(name, value)| {
+        format!("INSERT INTO {ABOUT} (name, value) VALUES ('{name}', '{value}')")
+    });
+    let tables = dialect.tables.iter().map(|table| (*table).to_owned());
+    let indexes = INDEXES.iter().map(|(table, name, columns)| index(table, name, columns));
+    tables.chain(indexes).chain(about).collect()
+}
+
+fn make_tables(store: &mut dyn Store) -> Result<()> {
+    let there = store.tables()?;
+    if there.iter().any(|table| table == BINDINGS) && !there.iter().any(|table| table == ABOUT) {
+        adopt::adopt(store)?;
+    }
+    for (name, table) in TABLES.iter().zip(store.dialect().tables) {
+        // Whoever may not make tables may find them made.
+        if !there.iter().any(|table| table == name) {
+            store.define(table)?;
+        }
+    }
+    for (table, name, columns) in INDEXES {
+        if !store.indexes(table)?.iter().any(|index| index == name) {
+            store.define(&index(table, name, columns))?;
+        }
+    }
+    Ok(())
+}
+
+/// The constraints and indexes that are not there.
+pub(crate) fn missing(store: &mut dyn Store) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for (table, name) in KEYS.into_iter().chain(INDEXES.map(|(table, name, _)| (table, name))) {
+        if !store.indexes(table)?.iter().any(|index| index == name) {
+            missing.push(format!("index {name} on {table}"));
+        }
+    }
+    Ok(missing)
+}
+
+/// Does what the protocol does to each table, and takes it back.
+pub(crate) fn try_writing(store: &mut dyn Store) -> Result<()> {
+    store.begin()?;
+    let mut tried = Ok(());
+    for statement in [
+        format!("INSERT INTO {BINDINGS} (jobid, backup_target_id, host) VALUES (0, '', '')"),
+        format!("UPDATE {BINDINGS} SET mounted = 0 WHERE jobid = 0 AND host = ''"),
+        format!("UPDATE {JOURNAL} SET pending = NULL WHERE id = ''"),
+        format!("INSERT INTO {FENCES} (backup_target_id, host, seq) VALUES ('', '', 0)"),
+    ] {
+        tried = tried.and_then(|()| store.execute(&statement, &[]).map(|_| ()));
+    }
+    store.rollback();
+    match tried {
+        // A key of another table stands on the bindings: no job is number 0 there.
+        Err(StoreError::Foreign(_)) => Ok(()),
+        tried => tried,
+    }
+}
+
+fn index(table: &str, name: &str, columns: &str) -> String {
+    format!("CREATE INDEX {name} ON {table} ({columns})")
+}
+
+/// A file of somebody else's is not made a ledger. A database on a server is shared.
+fn check_empty(store: &mut dyn Store) -> Result<()> {
+    let tables = store.tables()?;
+    let is_known = tables.is_empty() || tables.iter().any(|table| table == BINDINGS);
+    if store.dialect().is_embedded && !is_known {
+        return Err(unusable("the database holds other tables, and no ledger".into()));
+    }
+    Ok(())
+}
+
+fn version(store: &mut dyn Store) -> Result<Option<String>> {
+    if !store.tables()?.iter().any(|table| table == ABOUT) {
+        return Ok(None);
+    }
+    about(store, "schema_version")
 }
 
 fn about(store: &mut dyn Store, name: &str) -> Result<Option<String>> {
     let rows = store.query("SELECT value FROM dms_ledger_about WHERE name = ?", params![name])?;
     Ok(rows.first().and_then(|row| row.text(0)))
+}
+
+fn newer(version: &str) -> StoreError {
+    unusable(format!(
+        "the ledger has schema version {version}; this program knows version {VERSION}"
+    ))
+}
+
+fn unusable(text: String) -> StoreError {
+    StoreError::Unusable(text)
 }

@@ -1,0 +1,129 @@
+//! What an operator takes away: `forget`, `release`, `cleanup`.
+
+use std::time::Duration;
+
+use crate::bindings::{self, Binding};
+use crate::journal::{self, Operation};
+use crate::owner::{Owner, attempt};
+use crate::store::{Result, Store, params, transaction};
+use crate::takeover;
+
+/// How many rows are removed in one transaction: others want to write, too.
+const BATCH: i64 = 1000;
+
+/// What `forget` came to.
+pub(crate) enum Forgotten {
+    /// It is done.
+    Done,
+    /// This job uses the target.
+    InUse(Binding),
+    /// There is no such row.
+    Nothing,
+}
+
+/// Marks the rows that match as deleted, unless one of them is in use.
+pub(crate) fn forget(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Forgotten> {
+    transaction(store, |store, now| {
+        let mut found = bindings::find(store, filter)?;
+        found.retain(|binding| !binding.deleted);
+        if let Some(used) = found.iter().find(|binding| binding.mounted) {
+            return Ok(Forgotten::InUse(used.clone()));
+        }
+        let mut rows = 0;
+        for binding in &found {
+            rows += usize::from(bindings::forget(store, binding, now)?);
+        }
+        Ok(if rows == 0 { Forgotten::Nothing } else { Forgotten::Done })
+    })
+}
+
+/// Lets jobs go that will not say so themselves. What is mounted stays so until somebody looks.
+pub(crate) fn release(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Vec<Binding>> {
+    transaction(store, |store, now| {
+        let found = bindings::find(store, filter)?;
+        for Binding { job, target, host, .. } in &found {
+            bindings::release(store, *job, target, host, now)?;
+        }
+        Ok(found)
+    })
+}
+
+/// What is stale: older than this, and not known to be alive.
+#[derive(Debug)]
+pub(crate) struct Stale {
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) bindings: Vec<Binding>,
+}
+
+/// Looks for pending operations and for bindings that nobody has touched for so long.
+pub(crate) fn find_stale(store: &mut dyn Store, me: &Owner, age: Duration) -> Result<Stale> {
+    let before = moment(store, age)?;
+    let pending = journal::Filter { pending_only: true, ..journal::Filter::default() };
+    let mut operations = journal::find(store, &pending)?;
+    operations.retain(|operation| {
+        let is_old = operation.created.as_deref().is_some_and(|created| created < before.as_str());
+        is_old && !is_alive(me, operation)
+    });
+    let old =
+        bindings::Filter { active_only: true, before: Some(before), ..bindings::Filter::default() };
+    let bindings = bindings::find(store, &old)?;
+    Ok(Stale { operations, bindings })
+}
+
+/// Takes over and releases what was found.
+pub(crate) fn clean(store: &mut dyn Store, stale: &Stale) -> Result<()> {
+    for operation in &stale.operations {
+        takeover::take_over(store, operation)?;
+    }
+    transaction(store, |store, now| {
+        for Binding { job, target, host, .. } in &stale.bindings {
+            bindings::release(store, *job, target, host, now)?;
+        }
+        Ok(())
+    })
+}
+
+/// Removes operations that ended longer ago than this; not the one that an active binding comes
+/// from. Returns how many.
+pub(crate) fn shorten_journal(store: &mut dyn Store, age: Duration) -> Result<u64> {
+    let before = moment(store, age)?;
+    let mut removed = 0;
+    loop {
+        let batch = transaction(store, |store, _| {
+            let old = store.query(
+                "SELECT o.id FROM backup_target_mount_operations o
+                 WHERE o.created_at < ? AND o.pending IS NULL AND o.status <> 'unsettled'
+                 AND NOT (o.action = 'mount' AND o.status = 'success' AND EXISTS
+                     (SELECT 1 FROM backup_target_mount_ledger b
+                      WHERE b.jobid = o.job_id AND b.backup_target_id = o.backup_target_id
+                      AND b.host = o.host AND b.mounted = 1
+                      AND (b.deleted = 0 OR b.deleted IS NULL)))
+                 ORDER BY o.created_at LIMIT ?",
+                params![before.as_str(), BATCH],
+            )?;
+            for row in &old {
+                let id = row.text(0).unwrap_or_default();
+                store.execute(
+                    "DELETE FROM backup_target_mount_operations WHERE id = ? AND pending IS NULL",
+                    params![id],
+                )?;
+            }
+            Ok(old.len() as u64)
+        })?;
+        removed += batch;
+        if batch < BATCH.unsigned_abs() {
+            return Ok(removed);
+        }
+    }
+}
+
+/// So long before now, as the database writes it.
+pub(crate) fn moment(store: &mut dyn Store, age: Duration) -> Result<String> {
+    let millis = store.now()?.millis - i64::try_from(age.as_millis()).unwrap_or(i64::MAX / 2);
+    store.text_of(millis.max(0))
+}
+
+fn is_alive(me: &Owner, operation: &Operation) -> bool {
+    let attempt = attempt(&operation.id, operation.seq);
+    operation.owner.host == me.host && !me.knows_ended(&operation.owner, &attempt)
+}
