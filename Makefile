@@ -17,6 +17,8 @@ PREFIX ?= /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 MANDIR = $(DESTDIR)$(PREFIX)/share/man
 
+LEDGER_TESTS = crash fence ledger refusals sharing storm stream swarm tidy topologies truth
+
 TOOLS = dms-lock dms-ledger dms-mount dms-listen dms-call
 
 .PHONY: help build install uninstall demo check check-long lint docs test-unit test-integration coverage format \
@@ -69,6 +71,8 @@ test-integration: ## Whole pipelines on real parts; as root
 # The tests run the binaries, which cargo does not know: it would not build them.
 	cargo build --workspace --locked
 	cargo test --locked --workspace --test '*'
+# The ledger's tests once more, on the other engine.
+	DMS_TEST_DB=mariadb cargo test --locked -p dms-tests $(addprefix --test ,$(LEDGER_TESTS))
 
 coverage: ## What the tests reach, as a table
 	@cargo llvm-cov --version >/dev/null 2>&1 || { echo 'make coverage: fatal: cargo-llvm-cov is' \

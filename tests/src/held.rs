@@ -71,8 +71,16 @@ impl Held {
     /// Starts it and waits for the word.
     #[track_caller]
     pub fn start(command: &mut Command) -> Held {
+        Held::start_with(command, "")
+    }
+
+    /// Starts it, says this to it, and waits for the word.
+    #[track_caller]
+    pub fn start_with(command: &mut Command, words: &str) -> Held {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is there");
+        let stdin = child.stdin.as_mut().expect("it is piped");
+        stdin.write_all(words.as_bytes()).expect("it reads");
         let mut line = String::new();
         let stdout = child.stdout.as_mut().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("it says so");

@@ -5,11 +5,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::database::Database;
+use crate::engine::Engine;
 use crate::held::Held;
 use crate::process::{Process, processes_with};
 use crate::run::{Run, bin_dir, run};
@@ -28,6 +31,7 @@ pub struct Lab {
     root: PathBuf,
     server: Child,
     port: u16,
+    engine: Engine,
 }
 
 impl Lab {
@@ -45,7 +49,22 @@ impl Lab {
     }
 
     /// A fresh node with this name.
+    #[track_caller]
     pub fn named(node: &str) -> Lab {
+        Lab::with(node, Engine::chosen())
+    }
+
+    /// A fresh node with its ledger in a file, whatever the tests are run with.
+    pub fn on_sqlite() -> Lab {
+        Lab::with(NODE, Engine::Sqlite)
+    }
+
+    /// A fresh node with its ledger on this server.
+    pub fn on_mariadb(server: Arc<Database>) -> Lab {
+        Lab::with(NODE, Engine::mariadb(server))
+    }
+
+    fn with(node: &str, engine: Engine) -> Lab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(nix::unistd::geteuid().is_root(), "these tests mount: they have to run as root");
         assert!(Path::new("/dev/fuse").exists(), "these tests mount: there is no /dev/fuse");
@@ -57,9 +76,25 @@ impl Lab {
         }
         let root = fs::canonicalize(root).expect("it was made");
         let (server, port) = start_server(&root, 0);
-        let lab = Lab { node: node.to_owned(), root, server, port };
+        let lab = Lab { node: node.to_owned(), root, server, port, engine };
         lab.secret("good", |_| ());
+        if let Engine::Mariadb { .. } = lab.engine {
+            lab.feed("dms-ledger", &["init"], "").expect(0);
+        }
         lab
+    }
+
+    /// Does this in the ledger's database; returns the rows, a line each.
+    #[track_caller]
+    pub fn sql(&self, sql: &str) -> String {
+        self.engine.sql(&self.root, sql)
+    }
+
+    /// Somebody who writes to the ledger, and does not end.
+    #[track_caller]
+    pub fn hold_ledger(&self) -> Held {
+        let (mut command, sql) = self.engine.writer(&self.root);
+        Held::start_with(&mut command, &sql)
     }
 
     /// A path in the lab.
@@ -137,6 +172,7 @@ impl Lab {
             .env("DMS_SECRET_DIR", self.root.join("secrets"))
             .env("DMS_NODE_ID", &self.node)
             .env_remove("KEYSTONE_TOKEN");
+        self.engine.environment(command);
     }
 
     /// A command on this node.

@@ -5,15 +5,20 @@
 //! it depends on a service that happens to run.
 
 mod broker;
+mod certificates;
+mod database;
 mod dice;
+mod engine;
 mod held;
 mod lab;
 mod listener;
 mod peer;
+mod ports;
 mod process;
 mod run;
 
 pub use broker::{Broker, Queue};
+pub use database::Database;
 pub use dice::Dice;
 pub use held::{Filter, Held};
 pub use lab::{Lab, NODE, mount_source};

@@ -256,7 +256,7 @@ fn the_peer_says_nothing() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = silent.local_addr().expect("it is bound").port();
     let (lab, broker) = (Lab::unique(), Broker::shared());
-    let url = format!("amqp://127.0.0.1:{port}?connection_timeout=300,{}", broker.url());
+    let url = format!("amqp://u:p@127.0.0.1:{port}?connection_timeout=300,{}", broker.url());
     let start = Instant::now();
     let listener = Node::listen(&lab, &url);
     listener.wait_for("the broker does not answer", 1);

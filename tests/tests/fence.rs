@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
+use std::time::SystemTime;
 
-use dms_tests::{Filter, Held, Lab, NODE, Process, eventually};
+use dms_tests::{Filter, Lab, NODE, Process, eventually};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -162,9 +163,9 @@ fn a_lease_that_has_run_out_is_taken_over() {
     let lab = Lab::new();
     // A bound of nearly nothing: the lease is the minute around it; make it an old one.
     plan_alive(&lab);
-    let now = "strftime('%s', 'now') * 1000 - 1";
-    let sql = format!("UPDATE backup_target_mount_operations SET lease_until = {now}");
-    lab.shell(&format!("sqlite3 state/ledger.db \"{sql}\"")).expect(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
+    let past = now.as_millis() - 1000;
+    lab.sql(&format!("UPDATE backup_target_mount_operations SET lease_until = {past}"));
     lab.mount(2, "t1");
     assert_eq!(lab.users("t1"), [2]);
 }
@@ -174,7 +175,7 @@ fn an_operation_of_an_earlier_boot_is_taken_over_at_once() {
     let lab = Lab::new();
     plan_alive(&lab);
     let sql = "UPDATE backup_target_mount_operations SET owner_boot = 'an earlier one'";
-    lab.shell(&format!("sqlite3 state/ledger.db \"{sql}\"")).expect(0);
+    lab.sql(sql);
     lab.mount(2, "t1");
     assert_eq!(lab.users("t1"), [2]);
 }
@@ -267,8 +268,7 @@ fn pipeline_that_could_not_record(lab: &Lab, request: &Value) -> Filter {
     let mut pipeline = Filter::start(&mut command);
     pipeline.tell(request);
     eventually("it has acted", || lab.path("acted").exists());
-    let held = "{ echo 'BEGIN EXCLUSIVE; SELECT \"held\";'; read x; } | sqlite3 state/ledger.db";
-    let held = Held::start(lab.command("sh", &["-c", held]).current_dir(lab.path("")));
+    let held = lab.hold_ledger();
     fs::write(lab.path("go"), "go\n").expect("it reads");
     assert_eq!(pipeline.answer()["error_code"], "database");
     held.release();

@@ -3,12 +3,12 @@
 use std::fs;
 use std::process::Stdio;
 
-use dms_tests::{Held, Lab, NODE, eventually, run};
+use dms_tests::{Lab, NODE, eventually, run};
 use serde_json::{Value, json};
 
 #[test]
 fn a_new_ledger_can_be_opened_by_many_at_once() {
-    let lab = Lab::new();
+    let lab = Lab::on_sqlite();
     for _ in 0..100 {
         let start = |number: usize| {
             let args = if number.is_multiple_of(2) { &["init"][..] } else { &["list", "--json"] };
@@ -37,11 +37,11 @@ fn init_can_be_repeated_and_keeps_what_is_there() {
 
 #[test]
 fn a_ledger_of_a_newer_version_is_refused_and_left_alone() {
-    let lab = Lab::new();
+    let lab = Lab::on_sqlite();
     lab.feed("dms-ledger", &["init"], "").expect(0);
     let sql = "UPDATE dms_ledger_about SET value = '99' WHERE name = 'schema_version';
         DROP INDEX idx_deleted;";
-    lab.shell(&format!("sqlite3 state/ledger.db \"{sql}\"")).expect(0);
+    lab.sql(sql);
     for args in [&["init"][..], &["list"], &["plan"], &["commit"]] {
         let refused = lab.feed("dms-ledger", args, "");
         refused.expect(100);
@@ -56,7 +56,7 @@ fn a_ledger_of_a_newer_version_is_refused_and_left_alone() {
 
 #[test]
 fn a_database_of_somebody_else_is_refused_and_left_alone() {
-    let lab = Lab::new();
+    let lab = Lab::on_sqlite();
     fs::create_dir(lab.path("state")).expect("room for it");
     lab.shell("sqlite3 state/ledger.db 'CREATE TABLE theirs (x)'").expect(0);
     lab.feed("dms-ledger", &["init"], "").expect(100);
@@ -80,10 +80,7 @@ fn what_cannot_be_recorded_is_never_a_success_and_does_not_keep_the_caller() {
         "dms-ledger mount --job-id 1 --target-id t1 --host {NODE} --target-type s3 \
          --secret-ref {secret} | dms-mount"
     ));
-    // Somebody writes to the ledger, and does not end.
-    let script = "echo 'BEGIN EXCLUSIVE; SELECT \"held\";'; read x";
-    let script = format!("{{ {script}; }} | sqlite3 state/ledger.db");
-    let holder = Held::start(lab.command("sh", &["-c", &script]).current_dir(lab.path("")));
+    let holder = lab.hold_ledger();
     let start = std::time::Instant::now();
     let mut commit = lab.command("dms-ledger", &["commit"]);
     let answer = run(commit.env("DMS_REQUEST_TIMEOUT", "1"), acted.stdout.as_bytes());
@@ -117,16 +114,20 @@ fn a_plan_that_nobody_takes_does_not_keep_its_target() {
 fn an_engine_that_is_not_there_is_refused_without_its_password() {
     let lab = Lab::new();
     let mut command = lab.command("dms-ledger", &["list"]);
-    let url = "mysql://dms:pa55word@db/dms";
+    let url = "postgresql://dms:pa55word@db/dms";
     let refused = run(command.env("DMS_DB_URL", url), b"");
     refused.expect(100);
     assert!(refused.stderr.contains("mysql") && refused.stderr.contains("DMS_DB_URL"), "{refused}");
+    let mut command = lab.command("dms-ledger", &["list"]);
+    let url = "mysql+pymysql://dms:pa55word@127.0.0.1:1/dms";
+    let refused = run(command.env("DMS_DB_URL", url), b"");
+    assert!(refused.expect(111).stderr.contains("dms at 127.0.0.1:1"), "{refused}");
     assert!(!refused.stderr.contains("pa55word"), "{refused}");
 }
 
 #[test]
 fn a_ledger_that_cannot_be_written_is_an_error_and_never_success() {
-    let lab = Lab::new();
+    let lab = Lab::on_sqlite();
     fs::write(lab.path("state"), "a file where the directory should be").expect("room for it");
     let refused = lab.feed("dms-ledger", &["list"], "");
     refused.expect(111);
@@ -181,9 +182,9 @@ fn status_list_and_history_are_tables_for_people_and_json_for_pipes() {
 fn the_journal_tells_the_whole_operation_without_what_it_should_not_keep() {
     let lab = Lab::new();
     lab.mount(1, "t1");
-    let query = "SELECT request_data || '|' || response_data || '|' || mount_path || '|' || status
+    let query = "SELECT request_data, response_data, mount_path, status
                  FROM backup_target_mount_operations";
-    let row = lab.shell(&format!("sqlite3 state/ledger.db \"{query}\"")).expect(0).stdout.clone();
+    let row = lab.sql(query);
     for word in ["user-1", "\"jobid\":1", "physically_mounted", "/mnt/t1", "success"] {
         assert!(row.contains(word), "{word} not in {row}");
     }

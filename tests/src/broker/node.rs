@@ -2,13 +2,14 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::Broker;
+use crate::ports;
 use crate::run::eventually;
 
 /// Where Debian has it: the directory of its programs and, behind them, of its parts.
@@ -24,15 +25,12 @@ const DISTRIBUTION: u16 = 1;
 const EPMD: u16 = 2;
 pub(super) const TLS: u16 = 3;
 
-/// Where ports are looked for: below those that the kernel gives to connections, so that a broker
-/// that is stopped finds its own free when it starts again.
-const PORTS: std::ops::Range<u16> = 21_000..32_000;
-
 impl Broker {
     /// A broker with a directory, ports, and an epmd that runs.
     pub(super) fn prepare() -> Broker {
         assert!(Path::new(SERVER).exists(), "there is no {SERVER}: tests/install-deps.sh");
-        let mut broker = claim();
+        let (root, port) = ports::claim("broker", ports::BROKERS, TLS + 1);
+        let mut broker = Broker { root, port, epmd: None, vm: None };
         for dir in ["home", "log", "mnesia", "tree/plugins"] {
             fs::create_dir_all(broker.root.join(dir)).expect("room for it");
         }
@@ -116,25 +114,6 @@ impl Broker {
             );
         command
     }
-}
-
-/// A directory whose name says which ports are its broker's: who makes it has them.
-fn claim() -> Broker {
-    // Not the first that is free: a client that outlived another test would find it.
-    let first = u16::try_from(std::process::id() % 2500).expect("it is small") * 4 + PORTS.start;
-    for port in (first..PORTS.end).chain(PORTS.start..first).step_by(4) {
-        let root = std::env::temp_dir().join(format!("dms-broker-{port}"));
-        match fs::create_dir(&root) {
-            Err(why) if why.kind() == ErrorKind::AlreadyExists => continue,
-            other => other.expect("a temporary directory"),
-        }
-        if (port..=port + TLS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            fs::set_permissions(&root, Permissions::from_mode(0o700)).expect("it is ours");
-            return Broker { root, port, epmd: None, vm: None };
-        }
-        fs::remove_dir(&root).expect("it is ours, and empty");
-    }
-    panic!("no free ports");
 }
 
 /// Sends the user's name and password, and succeeds when the broker goes on from there.
