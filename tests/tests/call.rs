@@ -145,7 +145,7 @@ fn the_message_outlives_neither_its_caller_nor_the_broker() {
     let heard = server.hear();
     let properties = &heard.properties;
     assert_eq!(properties.delivery_mode(), &Some(1), "it is written to the broker's disk");
-    assert_eq!(properties.correlation_id().as_deref(), Some("r-1"));
+    assert!(properties.correlation_id().as_ref().is_some_and(|id| id.len() == 36));
     assert_eq!(properties.content_type().as_deref(), Some("application/json"));
     let millis: u64 = properties.expiration().as_ref().and_then(|ms| ms.parse().ok()).unwrap_or(0);
     assert!((10_000..=20_000).contains(&millis), "{millis}");

@@ -271,6 +271,48 @@ fn a_filter_that_answers_before_it_has_read_does_not_get_the_next_line_for_the_r
 }
 
 #[test]
+fn a_filter_that_has_ended_is_noticed_though_its_output_is_held_open() {
+    let office = Office::new();
+    let hold = "setsid sleep 30 </dev/null 2>/dev/null &";
+    let script = format!("read -r x; {hold} echo '{{\"status\":\"success\"}}'; exit 0");
+    let args = ["--timeout", "20", "--jobs", "1", "--", "sh", "-c", &script];
+    let listener = Listener::start(&office.lab, &office.broker, &args);
+    let start = Instant::now();
+    for id in ["1", "2"] {
+        office.send(id, "t1", "nothing");
+        assert_eq!(office.answer()["status"], "success");
+    }
+    drop(listener);
+    let script = format!("read -r x; {hold} exit 3");
+    let args = ["--timeout", "20", "--jobs", "1", "--", "sh", "-c", &script];
+    let _listener = Listener::start(&office.lab, &office.broker, &args);
+    office.send("3", "t1", "nothing");
+    assert_eq!(office.answer()["error_code"], "internal");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_answer_that_breaks_the_connection_does_not_leave_the_node_deaf() {
+    // On a broker of its own: it does not take such a name well.
+    let office = Office {
+        lab: Lab::unique(),
+        broker: std::sync::Arc::new(Broker::start()),
+        peer: Peer::client(&Broker::shared()),
+    };
+    let office = Office { peer: Peer::client(&office.broker), ..office };
+    let listener = office.obeying(&[]);
+    let poison =
+        office.peer.properties("poison").with_reply_to("amq.rabbitmq.reply-to.g1h!!!.x".into());
+    let request = office.request("t1", "nothing").to_string();
+    office.peer.send(&office.lab.queue(), poison, request.as_bytes());
+    listener.wait_for("gave up answering", 1);
+    office.send("good", "t2", "nothing");
+    assert_eq!(office.answer()["success_msg"], "good");
+    assert_eq!(office.notes().iter().filter(|note| *note == "begin poison").count(), 1);
+    office.assert_empty();
+}
+
+#[test]
 fn a_target_that_hangs_keeps_no_other_waiting() {
     let office = Office::new();
     let _listener = office.obeying(&["--jobs", "2", "--timeout", "4"]);

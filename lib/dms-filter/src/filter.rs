@@ -16,6 +16,9 @@ use nix::unistd::Pid;
 
 use crate::kin::Kin;
 
+/// How often to look whether it has ended, in milliseconds: its output may be held open by others.
+const LOOK: u128 = 200;
+
 /// How long a filter may take to end once it has been told to.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -67,7 +70,11 @@ impl Filter {
     }
 
     /// Whether it has ended, or said something that nobody asked for, since its last answer.
-    pub fn is_spent(&self) -> bool {
+    pub fn is_spent(&mut self) -> bool {
+        // Somebody else may still hold its output open.
+        if self.has_ended() {
+            return true;
+        }
         let mut fds = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
         !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0) | Err(Errno::EINTR))
     }
@@ -85,14 +92,24 @@ impl Filter {
         loop {
             self.wait_ready(!unsent.is_empty(), end)?;
             unsent = self.send(unsent);
+            // Looked at before its output: whatever it has said by now is in the pipe.
+            let has_ended = self.has_ended();
+            let length = answer.len();
             if self.receive(&mut answer)? {
                 // The next line would be taken for the rest of this one.
                 return if unsent.is_empty() { Ok(answer) } else { Err(Lost::Confused) };
             }
+            if has_ended && answer.len() == length {
+                return Err(Lost::Ended);
+            }
         }
     }
 
-    /// Waits until it says something, or can be told something.
+    fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until it says something, or can be told something, or for a moment.
     fn wait_ready(&self, unsent: bool, end: Instant) -> Result<(), Lost> {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -103,7 +120,7 @@ impl Filter {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
         }
         // Rounded up, or the last millisecond would be spent in a busy loop.
-        let millis = left.as_millis().saturating_add(1).min(60_000);
+        let millis = left.as_millis().saturating_add(1).min(LOOK);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),

@@ -77,13 +77,14 @@ fn answer(
         Ok(held) => held,
         Err(response) => return Ok(error_line(&response)),
     };
-    let mut running = match filter.current.take() {
-        Some(running) if !running.is_spent() => running,
-        Some(spent) => {
-            filter.lose(spent, Hangs::No)?;
+    let mut running = match filter.current.take_if(|running| !running.is_spent()) {
+        Some(running) => running,
+        None => {
+            if let Some(spent) = filter.current.take() {
+                filter.lose(spent, Hangs::No)?;
+            }
             Filter::start(rules.locks, command)?
         }
-        None => Filter::start(rules.locks, command)?,
     };
     let patience = deadline.map_or(rules.patience, |deadline| deadline.left() + GRACE);
     match running.ask(line, patience) {

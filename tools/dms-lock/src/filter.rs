@@ -39,7 +39,7 @@ impl Filter {
     }
 
     /// Whether it has ended, or said something that nobody asked for, since its last answer.
-    pub(crate) fn is_spent(&self) -> bool {
+    pub(crate) fn is_spent(&mut self) -> bool {
         self.running.is_spent()
     }
 

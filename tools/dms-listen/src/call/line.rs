@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use dms_cli::random_id;
 use dms_wire::{
-    Action, Deadline, Decision, ErrorCode, Invalid, Line, Plan, Request, Response, TargetId,
+    Action, Deadline, Decision, ErrorCode, Invalid, Line, MAX_LINE, Plan, Request, Response,
+    TargetId,
 };
 
 use crate::amqp::QueueName;
@@ -65,13 +66,11 @@ impl Call {
         let invalid = |why: &str| Response::invalid(&Invalid::new(why));
         let host = host.ok_or_else(|| invalid("Missing required field: host"))?;
         let end = Deadline::after(timeout);
-        let id = match &request.request_id {
-            Some(id) => id.to_string(),
-            None => random_id().map_err(|why| {
-                let text = format!("no id for the request: {why}");
-                Response::error(ErrorCode::Internal, dms_cli::plain(&text))
-            })?,
-        };
+        // Not the request's own: a second answer to an earlier try must not be taken for this one's.
+        let id = random_id().map_err(|why| {
+            let text = format!("no id for the request: {why}");
+            Response::error(ErrorCode::Internal, dms_cli::plain(&text))
+        })?;
         Ok(Call {
             queue: QueueName::of_node(host.as_str()).map_err(|why| invalid(&why))?,
             body: request.line_for_node(),
@@ -86,6 +85,10 @@ impl Call {
     /// What the listener said, as the next stage is to see it. The plan is the one that we have:
     /// listeners without a ledger of ours do not return it.
     pub(crate) fn understand(&self, answer: &[u8]) -> Response {
+        if answer.len() > MAX_LINE {
+            let text = format!("{} answered with more than a line may hold", self.queue);
+            return self.fail(ErrorCode::Internal, &text);
+        }
         let response = match Response::parse(answer) {
             Ok(response) => response,
             Err(why) => {
@@ -152,9 +155,9 @@ mod tests {
     #[test]
     fn a_request_goes_to_the_queue_of_its_node_without_our_clock() {
         let call = call();
-        assert_eq!((call.queue.as_str(), call.id.as_str()), ("dms.n1", "r-1"));
+        assert_eq!((call.queue.as_str(), call.id.len()), ("dms.n1", 36));
         let body: serde_json::Value = serde_json::from_slice(&call.body).expect("JSON");
-        assert_eq!((body.get("deadline"), &body["x"]), (None, &json!(1)));
+        assert_eq!((body.get("deadline"), &body["request_id"]), (None, &json!("r-1")));
     }
 
     #[test]

@@ -19,10 +19,22 @@ pub(crate) struct Identity {
     body: u64,
 }
 
+/// How often an answer is sent once more before it is given up.
+const HOPELESS: u32 = 3;
+
+impl Identity {
+    /// Whether its sender gave it an id. If not, no two can be told apart from one that came twice.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.address.correlation_id.is_some()
+    }
+}
+
 /// The last answers.
 #[derive(Debug)]
 pub(crate) struct Answered {
     answers: HashMap<Identity, Vec<u8>>,
+    /// How often a request has come again after it was answered.
+    again: HashMap<Identity, u32>,
     order: VecDeque<Identity>,
     size: usize,
     most: usize,
@@ -34,6 +46,7 @@ impl Answered {
     pub(crate) fn new(most: usize) -> Answered {
         Answered {
             answers: HashMap::new(),
+            again: HashMap::new(),
             order: VecDeque::new(),
             size: 0,
             most,
@@ -41,12 +54,21 @@ impl Answered {
         }
     }
 
-    /// Which request this is; `None` if its sender gave it no id: then no two can be told apart
-    /// from one that came twice.
-    pub(crate) fn identify(&self, message: &Message) -> Option<Identity> {
-        message.address.correlation_id.as_ref()?;
+    /// Which request this is.
+    pub(crate) fn identify(&self, message: &Message) -> Identity {
         let body = self.hasher.hash_one(&message.body);
-        Some(Identity { address: message.address.clone(), body })
+        Identity { address: message.address.clone(), body }
+    }
+
+    /// Whether a message that was answered comes again so often that its answer must be what the
+    /// broker breaks at.
+    pub(crate) fn is_hopeless(&mut self, identity: &Identity) -> bool {
+        if !self.answers.contains_key(identity) {
+            return false;
+        }
+        let times = self.again.entry(identity.clone()).or_default();
+        *times += 1;
+        *times > HOPELESS
     }
 
     /// The answer that this request got.
@@ -57,12 +79,14 @@ impl Answered {
     /// Keeps an answer; the oldest ones have to go.
     pub(crate) fn keep(&mut self, identity: Identity, answer: Vec<u8>) {
         self.size += answer.len();
-        match self.answers.insert(identity.clone(), answer) {
-            Some(former) => self.size -= former.len(),
-            None => self.order.push_back(identity),
+        if let Some(former) = self.answers.insert(identity.clone(), answer) {
+            self.size -= former.len();
+            self.order.retain(|kept| *kept != identity);
         }
+        self.order.push_back(identity);
         while self.order.len() > self.most || self.size > MOST {
             let Some(oldest) = self.order.pop_front() else { return };
+            self.again.remove(&oldest);
             self.size -= self.answers.remove(&oldest).map_or(0, |answer| answer.len());
         }
     }
@@ -86,25 +110,35 @@ mod tests {
     #[test]
     fn a_request_is_its_id_its_sender_and_its_words() {
         let mut answered = Answered::new(2);
-        let one = answered.identify(&message(Some("1"), "a")).expect("it has an id");
+        let one = answered.identify(&message(Some("1"), "a"));
         answered.keep(one.clone(), b"done".to_vec());
         assert_eq!(answered.get(&one), Some(&b"done".to_vec()));
         for other in [message(Some("1"), "b"), message(Some("2"), "a")] {
-            let other = answered.identify(&other).expect("it has an id");
+            let other = answered.identify(&other);
             assert_eq!(answered.get(&other), None);
         }
-        assert_eq!(answered.identify(&message(None, "a")), None);
+        assert!(one.is_sure() && !answered.identify(&message(None, "a")).is_sure());
+    }
+
+    #[test]
+    fn an_answer_that_does_not_arrive_is_given_up() {
+        let mut answered = Answered::new(2);
+        let one = answered.identify(&message(Some("1"), "a"));
+        assert!(!answered.is_hopeless(&one), "it was not answered yet");
+        answered.keep(one.clone(), b"done".to_vec());
+        let times: Vec<bool> = (0..4).map(|_| answered.is_hopeless(&one)).collect();
+        assert_eq!(times, [false, false, false, true]);
     }
 
     #[test]
     fn old_answers_go() {
         let mut answered = Answered::new(2);
         for id in ["1", "2", "3", "3"] {
-            let identity = answered.identify(&message(Some(id), "")).expect("it has an id");
+            let identity = answered.identify(&message(Some(id), ""));
             answered.keep(identity, vec![b'x'; MOST / 2]);
         }
         assert_eq!((answered.order.len(), answered.size), (2, MOST));
-        let huge = answered.identify(&message(Some("4"), "")).expect("it has an id");
+        let huge = answered.identify(&message(Some("4"), ""));
         answered.keep(huge, vec![b'x'; MOST + 1]);
         assert_eq!((answered.order.len(), answered.answers.len(), answered.size), (0, 0, 0));
     }

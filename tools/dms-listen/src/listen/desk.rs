@@ -39,7 +39,7 @@ struct Request {
     line: Vec<u8>,
     until: Deadline,
     address: Address,
-    identity: Option<Identity>,
+    identity: Identity,
     /// What is to be acknowledged. None: its connection is gone, and it has not come again yet.
     deliveries: Vec<Delivery>,
 }
@@ -91,7 +91,12 @@ impl Desk {
             return self.order(Order::Finish { delivery, reply: None });
         }
         let identity = self.answered.identify(&message);
-        if message.redelivered && self.recognise(&message, identity.as_ref()) {
+        if message.redelivered && self.answered.is_hopeless(&identity) {
+            let id = message.address.correlation_id.unwrap_or_default();
+            log::error!("gave up answering request {id:?}: the connection breaks each time");
+            return self.order(Order::Finish { delivery, reply: None });
+        }
+        if message.redelivered && identity.is_sure() && self.recognise(&message, &identity) {
             return;
         }
         match self.rules.read(&message) {
@@ -102,10 +107,8 @@ impl Desk {
             Ok(Work { line, key, until }) => {
                 let ticket = self.next;
                 self.next += 1;
-                if let Some(identity) = &identity {
-                    // Of two alike, the first is the one that comes again.
-                    self.known.entry(identity.clone()).or_insert(ticket);
-                }
+                // Of two alike, the first is the one that comes again.
+                self.known.entry(identity.clone()).or_insert(ticket);
                 let address = message.address;
                 let request =
                     Request { line, until, address, identity, deliveries: vec![delivery] };
@@ -118,8 +121,7 @@ impl Desk {
     }
 
     /// A message that came before: the broker does not know that we have it, or that we answered.
-    fn recognise(&mut self, message: &Message, identity: Option<&Identity>) -> bool {
-        let Some(identity) = identity else { return false };
+    fn recognise(&mut self, message: &Message, identity: &Identity) -> bool {
         if let Some(answer) = self.answered.get(identity) {
             let answer = answer.clone();
             self.send(&[message.delivery], message.address.clone(), answer);
@@ -186,10 +188,8 @@ impl Desk {
         let Some(request) = self.requests.remove(&ticket) else { return };
         self.count += 1;
         self.send(&request.deliveries, request.address, answer.clone());
-        if let Some(identity) = request.identity {
-            self.unlearn(&identity, ticket);
-            self.answered.keep(identity, answer);
-        }
+        self.unlearn(&request.identity, ticket);
+        self.answered.keep(request.identity, answer);
     }
 
     fn send(&self, deliveries: &[Delivery], address: Address, answer: Vec<u8>) {
@@ -244,9 +244,7 @@ impl Desk {
 
     fn forget(&mut self, ticket: Ticket) -> Vec<Delivery> {
         let Some(request) = self.requests.remove(&ticket) else { return Vec::new() };
-        if let Some(identity) = &request.identity {
-            self.unlearn(identity, ticket);
-        }
+        self.unlearn(&request.identity, ticket);
         request.deliveries
     }
 

@@ -178,7 +178,9 @@ impl<'a> Day<'a> {
     fn end(&mut self, mut desk: Desk, events: &Receiver<Event>, until: Instant) {
         desk.hand_back();
         while desk.running() > 0 && Instant::now() < until {
-            match next(events, Some(until)) {
+            let wake = self.beat.map_or(until, |beat| beat.min(until));
+            self.routine(&mut desk);
+            match next(events, Some(wake)) {
                 Some(Event::Stop) => return log::warn!("stopping at once"),
                 Some(Event::Arrived(message)) => desk.decline(&message),
                 None => {}

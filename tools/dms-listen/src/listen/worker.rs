@@ -97,10 +97,11 @@ impl Craft {
             let text = "timeout: the deadline passed before the request was begun";
             return text_of(&Response::error(ErrorCode::Timeout, text));
         }
-        let mut filter = match current.take() {
-            Some(filter) if !filter.is_spent() => filter,
-            spent => {
-                end(spent);
+        let fit = current.take_if(|filter| !filter.is_spent());
+        let mut filter = match fit {
+            Some(filter) => filter,
+            None => {
+                end(current.take());
                 match Filter::start(&mut self.command()) {
                     Ok(filter) => filter,
                     Err(why) => return text_of(&self.cannot_start(&why)),
