@@ -17,7 +17,8 @@ PREFIX ?= /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 MANDIR = $(DESTDIR)$(PREFIX)/share/man
 
-LEDGER_TESTS = crash fence ledger refusals sharing storm stream tidy topologies truth
+LEDGER_TESTS = crash fence ledger metrics reconcile refusals sharing storm stream tidy topologies \
+	truth upgrade
 
 TOOLS = dms-lock dms-ledger dms-mount dms-listen dms-call
 

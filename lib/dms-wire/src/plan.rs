@@ -26,7 +26,7 @@ pub struct Plan {
     pub ledger: String,
     /// The fence: one more than that of any earlier plan for this target on this host.
     pub seq: u64,
-    /// The job that asked.
+    /// The job that asked; 0 for [`Action::Settle`], which no job asks.
     pub job: i32,
     /// The target.
     pub target: TargetId,
@@ -44,4 +44,28 @@ pub struct Plan {
     pub action: Action,
     /// What has to be done.
     pub decision: Decision,
+    /// Which boot of the node acted, as the node says: what is mounted does not outlive it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub boot: Option<String>,
+}
+
+impl Plan {
+    /// What the node is asked. It need not know what it is to settle a target: the decision says
+    /// whether that is to mount or to unmount it.
+    pub fn asked(&self) -> Action {
+        match (self.action, self.decision) {
+            (Action::Settle, Decision::Mount) => Action::Mount,
+            (Action::Settle, Decision::Unmount | Decision::Release) => Action::Unmount,
+            (action, _) => action,
+        }
+    }
+
+    /// Whether the decision is one that the action can come to.
+    pub fn is_consistent(&self) -> bool {
+        match self.action {
+            Action::Mount => self.decision == Decision::Mount,
+            Action::Unmount => self.decision != Decision::Mount,
+            Action::Settle => self.decision != Decision::Release,
+        }
+    }
 }

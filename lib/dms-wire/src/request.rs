@@ -15,6 +15,9 @@ pub enum Action {
     Mount,
     /// The job is done with it.
     Unmount,
+    /// No job asks: the target is to be as the ledger has it, mounted if it is used, else not. Only
+    /// with a plan: what that means is for the ledger to say.
+    Settle,
 }
 
 impl Action {
@@ -23,6 +26,7 @@ impl Action {
         match self {
             Action::Mount => "mount",
             Action::Unmount => "unmount",
+            Action::Settle => "settle",
         }
     }
 }
@@ -157,7 +161,7 @@ impl Request {
             }
         }
         fields.insert("host".into(), plan.host.as_str().into());
-        fields.insert("action".into(), plan.action.word().into());
+        fields.insert("action".into(), plan.asked().word().into());
         let plan = serde_json::to_value(plan).expect("a plan is plain data");
         fields.insert("plan".into(), plan);
         fields
@@ -230,6 +234,7 @@ fn action(fields: &Map<String, Value>) -> Result<Option<Action>, Invalid> {
         None => Ok(None),
         Some("mount") => Ok(Some(Action::Mount)),
         Some("unmount") => Ok(Some(Action::Unmount)),
+        Some("settle") => Ok(Some(Action::Settle)),
         Some(other) => Err(Invalid(format!("Unknown action: {}", quote(other)))),
     }
 }

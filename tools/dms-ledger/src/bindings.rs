@@ -18,12 +18,14 @@ pub(crate) struct Binding {
     pub(crate) path: Option<String>,
     pub(crate) kind: Option<String>,
     pub(crate) source: Option<String>,
+    /// The boot of the host that it was mounted in, where the host has said so.
+    pub(crate) boot: Option<String>,
     pub(crate) created: Option<String>,
     pub(crate) updated: Option<String>,
 }
 
 const COLUMNS: &str = "jobid, backup_target_id, host, mounted, deleted, mount_path, type, source, \
-                       created_at, updated_at";
+                       boot, created_at, updated_at";
 
 impl Binding {
     fn from_row(row: &Row) -> Binding {
@@ -36,9 +38,17 @@ impl Binding {
             path: row.text(5),
             kind: row.text(6),
             source: row.text(7),
-            created: row.text(8),
-            updated: row.text(9),
+            boot: row.text(8),
+            created: row.text(9),
+            updated: row.text(10),
         }
+    }
+}
+
+impl Binding {
+    /// When the job last mounted the target, or left it, as the database writes it.
+    pub(crate) fn touched(&self) -> Option<&str> {
+        self.updated.as_deref().or(self.created.as_deref())
     }
 }
 
@@ -56,12 +66,19 @@ pub(crate) struct Filter {
 
 /// The bindings that match, oldest first.
 pub(crate) fn find(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding>> {
-    let mut sql = format!("SELECT {COLUMNS} FROM backup_target_mount_ledger WHERE 1 = 1");
+    // The Python client's own table lets a live row say NULL.
+    let active = "mounted = 1 AND (deleted = 0 OR deleted IS NULL)";
+    find_where(store, if filter.active_only { active } else { "1 = 1" }, filter)
+}
+
+/// Rows that say mounted and deleted; what is deleted does not count.
+pub(crate) fn find_deleted_in_use(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding>> {
+    find_where(store, "mounted = 1 AND deleted = 1", filter)
+}
+
+fn find_where(store: &mut dyn Store, condition: &str, filter: &Filter) -> Result<Vec<Binding>> {
+    let mut sql = format!("SELECT {COLUMNS} FROM backup_target_mount_ledger WHERE {condition}");
     let mut values = Vec::new();
-    if filter.active_only {
-        // The Python client's own table lets a live row say NULL.
-        sql.push_str(" AND mounted = 1 AND (deleted = 0 OR deleted IS NULL)");
-    }
     if let Some(job) = filter.job {
         sql.push_str(" AND jobid = ?");
         values.push(job.into());
@@ -91,6 +108,14 @@ pub(crate) fn users(store: &mut dyn Store, target: &str, host: &str) -> Result<V
         ..Filter::default()
     };
     find(store, &filter)
+}
+
+/// Rows of host, target, and the number of jobs that use it there.
+pub(crate) fn count_users(store: &mut dyn Store) -> Result<Vec<Row>> {
+    let sql = "SELECT host, backup_target_id, COUNT(*) FROM backup_target_mount_ledger
+               WHERE mounted = 1 AND (deleted = 0 OR deleted IS NULL)
+               GROUP BY host, backup_target_id ORDER BY host, backup_target_id";
+    store.query(sql, &[])
 }
 
 /// The job is about to use the target: it has a row, which says so once it does. Here a key of
@@ -145,15 +170,18 @@ pub(crate) fn forget(store: &mut dyn Store, binding: &Binding, now: &Now) -> Res
 pub(crate) fn bind(store: &mut dyn Store, plan: &Plan, now: &Now) -> Result<()> {
     let (target, host) = (plan.target.as_str(), plan.host.as_str());
     let kind = plan.kind.map(dms_wire::TargetType::word);
+    // A node's own word: what is no boot's id is not kept.
+    let boot = plan.boot.as_deref().filter(|boot| boot.len() <= 64);
     let revived = store.execute(
         "UPDATE backup_target_mount_ledger
          SET mounted = 1, deleted = 0, deleted_at = NULL, mount_path = ?, type = ?, source = ?,
-             updated_at = ?
+             boot = ?, updated_at = ?
          WHERE jobid = ? AND backup_target_id = ? AND host = ?",
         params![
             plan.path.as_str(),
             kind,
             plan.source.as_deref(),
+            boot,
             now.text.as_str(),
             plan.job,
             target,
@@ -163,9 +191,9 @@ pub(crate) fn bind(store: &mut dyn Store, plan: &Plan, now: &Now) -> Result<()> 
     if revived == 0 {
         store.execute(
             "INSERT INTO backup_target_mount_ledger
-             (jobid, backup_target_id, host, mounted, deleted, mount_path, type, source,
+             (jobid, backup_target_id, host, mounted, deleted, mount_path, type, source, boot,
               created_at, updated_at)
-             VALUES (?, ?, ?, 1, 0, ?, ?, ?, ?, ?)",
+             VALUES (?, ?, ?, 1, 0, ?, ?, ?, ?, ?, ?)",
             params![
                 plan.job,
                 target,
@@ -173,6 +201,7 @@ pub(crate) fn bind(store: &mut dyn Store, plan: &Plan, now: &Now) -> Result<()> 
                 plan.path.as_str(),
                 kind,
                 plan.source.as_deref(),
+                boot,
                 now.text.as_str(),
                 now.text.as_str()
             ],
@@ -195,4 +224,23 @@ pub(crate) fn release(
         params![now.text.as_str(), job, target, host],
     )?;
     Ok(())
+}
+
+/// The job does not use the target any more, as far as one could see. False: the job has mounted it
+/// or left meanwhile. Part of the caller's transaction.
+pub(crate) fn release_as_seen(store: &mut dyn Store, seen: &Binding, now: &Now) -> Result<bool> {
+    let changed = store.execute(
+        "UPDATE backup_target_mount_ledger SET mounted = 0, updated_at = ?
+         WHERE jobid = ? AND backup_target_id = ? AND host = ? AND mounted = 1
+         AND COALESCE(boot, '') = ? AND COALESCE(updated_at, created_at) = ?",
+        params![
+            now.text.as_str(),
+            seen.job,
+            seen.target.as_str(),
+            seen.host.as_str(),
+            seen.boot.as_deref().unwrap_or_default(),
+            seen.touched()
+        ],
+    )?;
+    Ok(changed == 1)
 }

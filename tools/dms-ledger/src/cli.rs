@@ -62,6 +62,15 @@ pub(crate) enum Command {
     /// Take over pending operations and let jobs go that nobody has touched for long
     Cleanup(CleanupArgs),
 
+    /// Do the rows agree with each other, and with `dms-mount list` on stdin?
+    Audit(AuditArgs),
+
+    /// What `dms-mount list` on stdin says to look at, as requests that settle it
+    Reconcile(ReconcileArgs),
+
+    /// Numbers for Prometheus
+    Metrics,
+
     /// Is the ledger there, known, and complete, and may we write to it?
     Check,
 }
@@ -139,6 +148,29 @@ pub(crate) struct CleanupArgs {
     /// JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct AuditArgs {
+    /// Only this node; what is mounted is compared for it [default: all rows, this node's mounts]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) host: Option<String>,
+    /// Leave stdin alone, and compare nothing with it
+    #[arg(long)]
+    pub(crate) rows_only: bool,
+    /// JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ReconcileArgs {
+    /// The node that the list is of [default: $DMS_NODE_ID, else this host's name]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) host: Option<String>,
+    /// Also unmount what is mounted and the ledger has never heard of
+    #[arg(long)]
+    pub(crate) take_unknown: bool,
 }
 
 #[derive(Args)]

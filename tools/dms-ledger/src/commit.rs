@@ -13,9 +13,10 @@ pub(crate) fn commit(store: &mut dyn Store, plan: &Plan, outcome: &Response) -> 
         let mut answer = Response { plan: None, ..outcome.clone() };
         let (target, host) = (plan.target.as_str(), plan.host.as_str());
         let done = !answer.is_error();
-        if plan.action == Action::Unmount {
+        if plan.decision != Decision::Mount {
             let users = bindings::users(store, target, host)?;
-            let leaves = |job: i64| done && job == i64::from(plan.job);
+            let leaves =
+                |job: i64| done && plan.action == Action::Unmount && job == i64::from(plan.job);
             let remaining = users.iter().filter(|binding| !leaves(binding.job)).count();
             answer.active_mounts_remaining = Some(remaining as u64);
             answer.unmounted = answer.unmounted.or(Some(false));
@@ -27,6 +28,8 @@ pub(crate) fn commit(store: &mut dyn Store, plan: &Plan, outcome: &Response) -> 
             match plan.action {
                 Action::Mount => bindings::bind(store, plan, now)?,
                 Action::Unmount => bindings::release(store, plan.job.into(), target, host, now)?,
+                // Who uses it was not the question.
+                Action::Settle => {}
             }
         }
         if done && plan.decision != Decision::Release {

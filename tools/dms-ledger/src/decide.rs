@@ -54,6 +54,7 @@ pub(crate) fn decide(store: &mut dyn Store, wish: &Wish<'_>, now: &Now) -> Resul
     let choice = match wish.action {
         Action::Mount => decide_mount(store, wish, &users)?,
         Action::Unmount => decide_unmount(store, wish, &users)?,
+        Action::Settle => decide_settle(wish, &users),
     };
     match choice {
         Ok((decision, known)) => {
@@ -121,6 +122,19 @@ fn decide_unmount(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> 
         log::info!("Multiple active mounts ({}) detected. Skipping physical unmount", users.len());
         Ok(Ok((Decision::Release, known)))
     }
+}
+
+/// Mounted where it is used, and only there. To mount it again, the request has to say from where.
+fn decide_settle(wish: &Wish<'_>, users: &[Binding]) -> Choice {
+    let Some(user) = users.iter().find(|b| b.path.is_some()).or(users.first()) else {
+        let path = wish.path.clone();
+        let known = Source { path, kind: wish.request.target.kind, source: None };
+        return Ok((Decision::Unmount, known));
+    };
+    if let Err(why) = wish.request.target.check_mountable() {
+        return Err(Box::new(Response::invalid(&why)));
+    }
+    Ok((Decision::Mount, Source::recorded(&user.path, &user.kind, &user.source, wish)))
 }
 
 /// The job's last operation on the target whose outcome is unknown: the job may ask again for

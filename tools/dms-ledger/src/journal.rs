@@ -2,6 +2,7 @@
 
 use dms_wire::{Action, Decision, Plan, Request, Response, TargetType};
 
+use crate::bindings::Binding;
 use crate::owner::Owner;
 use crate::store::{Now, Result, Row, Store, StoreError, Value, params, transaction};
 
@@ -61,6 +62,11 @@ impl Operation {
         }
     }
 
+    /// Whether a job has asked for it.
+    pub(crate) fn has_job(&self) -> bool {
+        self.action != Action::Settle.word()
+    }
+
     /// Whether the act may have happened although the row does not say success.
     pub(crate) fn is_unknown(&self) -> bool {
         self.status == "unsettled"
@@ -83,6 +89,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) owner: &'a Owner,
     /// Milliseconds from now after which nobody waits for this operation any more.
     pub(crate) lease: i64,
+    /// Milliseconds that it has waited for others.
+    pub(crate) waited: i64,
 }
 
 /// Opens an operation, in a transaction of its own: from now on it is the only one pending for
@@ -94,8 +102,8 @@ pub(crate) fn open(store: &mut dyn Store, new: &Opening<'_>) -> Result<()> {
             "INSERT INTO backup_target_mount_operations
              (id, backup_target_id, job_id, host, action, status, mount_path, type, source,
               request_data, created_at, updated_at, pending, pending_path,
-              owner_host, owner_boot, owner_life, lease_until)
-             VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
+              owner_host, owner_boot, owner_life, lease_until, opened_ms, waited_ms)
+             VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 new.id,
                 new.target,
@@ -113,10 +121,48 @@ pub(crate) fn open(store: &mut dyn Store, new: &Opening<'_>) -> Result<()> {
                 new.owner.boot.as_str(),
                 new.owner.life.as_deref(),
                 now.millis + new.lease,
+                now.millis,
+                new.waited,
             ],
         )?;
         Ok(())
     })
+}
+
+/// Notes an operation that could not be opened: others were in the way for too long.
+pub(crate) fn give_up(store: &mut dyn Store, new: &Opening<'_>, answer: &Response) -> Result<()> {
+    let request = new.request.journal_data().to_string();
+    transaction(store, |store, now| {
+        store.execute(
+            "INSERT INTO backup_target_mount_operations
+             (id, backup_target_id, job_id, host, action, status, error_msg, error_code,
+              request_data, response_data, created_at, updated_at, completed_at,
+              opened_ms, closed_ms, waited_ms)
+             VALUES (?, ?, ?, ?, ?, 'error', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            params![
+                new.id,
+                new.target,
+                new.job,
+                new.host,
+                new.action.word(),
+                answer.error_msg.as_deref(),
+                answer.error_code.as_ref().map(|code| code.word()),
+                request.as_str(),
+                written(answer),
+                now.text.as_str(),
+                now.text.as_str(),
+                now.text.as_str(),
+                now.millis,
+                now.millis,
+                new.waited,
+            ],
+        )?;
+        Ok(())
+    })
+}
+
+fn written(answer: &Response) -> String {
+    serde_json::to_string(answer).expect("a response is plain data")
 }
 
 /// Opens an operation again that is not pending any more: the same request came once more.
@@ -127,8 +173,8 @@ pub(crate) fn reopen(store: &mut dyn Store, seen: &Operation, new: &Opening<'_>)
             "UPDATE backup_target_mount_operations
              SET status = 'pending', pending = 1, pending_path = ?, seq = NULL, decision = NULL,
                  error_code = NULL, error_msg = NULL, success_msg = NULL, response_data = NULL,
-                 completed_at = NULL, updated_at = ?, owner_host = ?, owner_boot = ?,
-                 owner_life = ?, lease_until = ?
+                 completed_at = NULL, closed_ms = NULL, updated_at = ?, owner_host = ?,
+                 owner_boot = ?, owner_life = ?, lease_until = ?, opened_ms = ?, waited_ms = ?
              WHERE id = ? AND status = ? AND pending IS NULL",
             params![
                 new.path,
@@ -137,6 +183,8 @@ pub(crate) fn reopen(store: &mut dyn Store, seen: &Operation, new: &Opening<'_>)
                 new.owner.boot.as_str(),
                 new.owner.life.as_deref(),
                 now.millis + new.lease,
+                now.millis,
+                new.waited,
                 seen.id.as_str(),
                 seen.status.as_str(),
             ],
@@ -211,10 +259,9 @@ pub(crate) fn close(
     let sql = format!(
         "UPDATE backup_target_mount_operations
          SET status = ?, pending = NULL, pending_path = NULL, error_msg = ?, success_msg = ?,
-             error_code = ?, response_data = ?, updated_at = ?, completed_at = ?
+             error_code = ?, response_data = ?, updated_at = ?, completed_at = ?, closed_ms = ?
          WHERE id = ? AND pending = 1 AND {same_fence}"
     );
-    let data = serde_json::to_string(answer).expect("a response is plain data");
     let changed = store.execute(
         &sql,
         params![
@@ -222,9 +269,10 @@ pub(crate) fn close(
             answer.error_msg.as_deref(),
             answer.success_msg.as_deref(),
             answer.error_code.as_ref().map(|code| code.word()),
-            data,
+            written(answer),
             now.text.as_str(),
             now.text.as_str(),
+            now.millis,
             id,
             seq,
         ],
@@ -254,13 +302,15 @@ pub(crate) fn take_over(store: &mut dyn Store, seen: &Operation, now: &Now) -> R
         &format!(
             "UPDATE backup_target_mount_operations
              SET status = 'unsettled', pending = NULL, pending_path = NULL,
-                 error_code = 'internal', error_msg = ?, updated_at = ?, completed_at = ?
+                 error_code = 'internal', error_msg = ?, updated_at = ?, completed_at = ?,
+                 closed_ms = ?
              WHERE id = ? AND pending = 1 AND {same_fence}"
         ),
         params![
             "the pipeline ended before the outcome was recorded",
             now.text.as_str(),
             now.text.as_str(),
+            now.millis,
             seen.id.as_str(),
             seen.seq,
         ],
@@ -322,4 +372,21 @@ pub(crate) fn find(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Operati
         values.push(i64::from(limit).into());
     }
     Ok(store.query(&sql, &values)?.iter().map(Operation::from_row).collect())
+}
+
+/// The target, as the last mount of the job that succeeded was asked for it; only what the journal
+/// keeps of a request.
+pub(crate) fn last_mount(
+    store: &mut dyn Store,
+    user: &Binding,
+) -> Result<Option<serde_json::Map<String, serde_json::Value>>> {
+    let rows = store.query(
+        "SELECT request_data FROM backup_target_mount_operations
+         WHERE backup_target_id = ? AND host = ? AND status = 'success' AND action = 'mount'
+         AND job_id = ? ORDER BY created_at DESC LIMIT 1",
+        params![user.target.as_str(), user.host.as_str(), user.job],
+    )?;
+    let text = rows.first().and_then(|row| row.text(0)).unwrap_or_default();
+    let request = serde_json::from_str::<serde_json::Value>(&text).ok();
+    Ok(request.and_then(|request| request.get("backup_target")?.as_object().cloned()))
 }

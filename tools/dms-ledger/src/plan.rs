@@ -3,7 +3,7 @@
 //! First the pending row, in a transaction of its own; then, alone on the target, read the ledger and
 //! decide, with a fence. So any number of controllers may plan at once, on any SQL engine.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dms_wire::{Action, Deadline, Decision, ErrorCode, Plan, Response};
 
@@ -91,6 +91,7 @@ impl Planner {
             source: known.source,
             action: wish.action,
             decision,
+            boot: None,
         }
     }
 
@@ -100,7 +101,7 @@ impl Planner {
         // The act is bounded by what is left; twice that, and a minute for the stages around it.
         let lease = end.left() * 2 + Duration::from_secs(60);
         let is_mount = wish.action == Action::Mount;
-        let opening = Opening {
+        let mut opening = Opening {
             id: wish.id.as_str(),
             target: wish.target.as_str(),
             job: wish.job,
@@ -111,11 +112,14 @@ impl Planner {
             source: wish.request.target.source(),
             request: wish.request,
             owner: &self.owner,
-            lease: i64::try_from(lease.as_millis()).unwrap_or(i64::MAX / 2),
+            lease: millis(lease),
+            waited: 0,
         };
+        let begun = Instant::now();
         let mut wait = Duration::from_millis(2);
         loop {
             settle_ended(store, &self.owner)?;
+            opening.waited = millis(begun.elapsed());
             match journal::open(store, &opening) {
                 Err(StoreError::Duplicate) => {}
                 Err(why) => return Err(why),
@@ -132,7 +136,7 @@ impl Planner {
                 Repeat::No | Repeat::Pending => {}
             }
             if end.passed() {
-                return Ok(Reserved::Answered(still_pending(store, wish)?));
+                return Ok(Reserved::Answered(give_up(store, wish, &opening)?));
             }
             pause(wait.min(end.left()));
             wait = (wait * 2).min(Duration::from_millis(50));
@@ -159,6 +163,20 @@ enum Reserved {
     Answered(Response),
     /// It was carried out long ago.
     Recorded(Operation),
+}
+
+/// Somebody else's operation is in the way for too long; the journal says so too.
+fn give_up(store: &mut dyn Store, wish: &Wish<'_>, opening: &Opening<'_>) -> Result<Response> {
+    let answer = still_pending(store, wish)?;
+    match journal::give_up(store, opening, &answer) {
+        // It is this very request that is pending.
+        Ok(()) | Err(StoreError::Duplicate) => Ok(answer),
+        Err(why) => Err(why),
+    }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 2)
 }
 
 fn still_pending(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Response> {

@@ -38,6 +38,9 @@ pub(crate) fn of(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
     if seen.status == "pending" {
         return Ok(Repeat::Pending);
     }
+    if wish.action == Action::Settle {
+        return Ok(Repeat::Again(Box::new(seen)));
+    }
     if seen.is_unknown() {
         return again_unless_gone_on(store, wish, seen);
     }
@@ -49,10 +52,11 @@ pub(crate) fn of(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
     }
     let recorded = seen.response.as_deref().map(|text| Response::parse(text.as_bytes()));
     match recorded {
-        // Nobody was there to do it; now there may be.
-        Some(Ok(Response { error_code: Some(ErrorCode::NoListener), .. })) => {
-            again_unless_gone_on(store, wish, seen)
-        }
+        // Nobody was there to do it, or somebody was in the way; it may be otherwise now.
+        Some(Ok(Response {
+            error_code: Some(ErrorCode::NoListener | ErrorCode::LockTimeout),
+            ..
+        })) => again_unless_gone_on(store, wish, seen),
         Some(Ok(response)) => Ok(answer(response)),
         _ => Ok(Repeat::Again(Box::new(seen))),
     }

@@ -5,8 +5,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use dms_cli::{Context, Exit, Failure, Settings, random_id};
 use dms_flock::life;
 use dms_wire::{
-    Action, Decision, ErrorCode, Invalid, Line, Lines, MAX_LINE, MAX_REQUEST, Plan, Request,
-    Response, write_json,
+    ErrorCode, Invalid, Line, Lines, MAX_LINE, MAX_REQUEST, Plan, Request, Response, write_json,
 };
 use serde_json::{Map, Value};
 
@@ -165,11 +164,7 @@ fn commit_one(ledger: &mut Opened<'_>, line: &[u8]) -> Response {
         }
         return internal("the act stage lost the plan: nothing was recorded");
     };
-    let agrees = match plan.decision {
-        Decision::Mount => plan.action == Action::Mount,
-        Decision::Unmount | Decision::Release => plan.action == Action::Unmount,
-    };
-    if !agrees {
+    if !plan.is_consistent() {
         return internal("the plan's action and decision disagree: nothing was recorded");
     }
     let committed = ledger.get().and_then(|ledger| {

@@ -7,6 +7,7 @@ use crate::journal::{self, Operation};
 use crate::owner::{Owner, attempt};
 use crate::store::{Result, Store, params, transaction};
 use crate::takeover;
+use crate::totals;
 
 /// How many rows are removed in one transaction: others want to write, too.
 const BATCH: i64 = 1000;
@@ -76,8 +77,8 @@ pub(crate) fn clean(store: &mut dyn Store, stale: &Stale) -> Result<()> {
         takeover::take_over(store, operation)?;
     }
     transaction(store, |store, now| {
-        for Binding { job, target, host, .. } in &stale.bindings {
-            bindings::release(store, *job, target, host, now)?;
+        for binding in &stale.bindings {
+            bindings::release_as_seen(store, binding, now)?;
         }
         Ok(())
     })
@@ -91,7 +92,9 @@ pub(crate) fn shorten_journal(store: &mut dyn Store, age: Duration) -> Result<u6
     loop {
         let batch = transaction(store, |store, _| {
             let old = store.query(
-                "SELECT o.id FROM backup_target_mount_operations o
+                "SELECT o.id, o.host, o.action, o.decision, o.status, o.error_code,
+                        o.closed_ms - o.opened_ms, o.waited_ms
+                 FROM backup_target_mount_operations o
                  WHERE o.created_at < ? AND o.pending IS NULL AND o.status <> 'unsettled'
                  AND NOT (o.action = 'mount' AND o.status = 'success' AND EXISTS
                      (SELECT 1 FROM backup_target_mount_ledger b
@@ -101,6 +104,7 @@ pub(crate) fn shorten_journal(store: &mut dyn Store, age: Duration) -> Result<u6
                  ORDER BY o.created_at LIMIT ?",
                 params![before.as_str(), BATCH],
             )?;
+            totals::keep(store, &old)?;
             for row in &old {
                 let id = row.text(0).unwrap_or_default();
                 store.execute(

@@ -42,7 +42,7 @@ pub(crate) fn stale(stale: &Stale) -> Table {
         table.add(vec![
             json!(format!("pending {}", operation.action)),
             json!(operation.target),
-            json!(operation.job),
+            json!(operation.has_job().then_some(operation.job)),
             json!(operation.host),
             time(&operation.created),
             Value::Null,
@@ -98,7 +98,7 @@ pub(crate) fn history(store: &mut dyn Store, filter: &journal::Filter) -> Result
         table.add(vec![
             time(&operation.created),
             json!(operation.target),
-            json!(operation.job),
+            json!(operation.has_job().then_some(operation.job)),
             json!(operation.host),
             json!(operation.action),
             json!(operation.status),

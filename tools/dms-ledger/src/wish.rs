@@ -2,6 +2,9 @@
 
 use dms_wire::{Action, Host, Invalid, MountPath, OperationId, Request, TargetId};
 
+/// The job in the row of an operation that no job has asked for.
+pub(crate) const NO_JOB: i32 = 0;
+
 /// A request that says all that the ledger needs to know.
 pub(crate) struct Wish<'a> {
     pub(crate) request: &'a Request,
@@ -35,7 +38,10 @@ impl<'a> Wish<'a> {
         let target = &request.target.id;
         Ok(Wish {
             action,
-            job: request.job.ok_or_else(|| missing("jobid"))?,
+            job: match action {
+                Action::Mount | Action::Unmount => request.job.ok_or_else(|| missing("jobid"))?,
+                Action::Settle => NO_JOB,
+            },
             host: request.host.as_ref().ok_or_else(|| missing("host"))?,
             target,
             id: match &request.request_id {

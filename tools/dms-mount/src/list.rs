@@ -1,9 +1,10 @@
 //! `list`: what is mounted below the mount bases, one JSON line each.
 
 use std::io::{ErrorKind, Write};
+use std::time::Duration;
 
 use dms_cli::{Context, Exit, Failure};
-use dms_wire::{TargetId, write_json};
+use dms_wire::{Deadline, TargetId, write_json};
 use serde_json::json;
 
 use crate::daemon::Identity;
@@ -24,6 +25,8 @@ pub(crate) fn list(node: &Node, mut output: impl Write) -> Result<Exit, Failure>
             let daemon = record.as_ref().and_then(|record| record.daemon.as_ref());
             let line = json!({
                 "host": node.id,
+                "boot": node.boot,
+                "uptime": Deadline::after(Duration::ZERO).seconds(),
                 "target": target,
                 "type": target.as_ref().map(|_| "s3"),
                 "path": mount.path.to_string_lossy(),

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dms_cli::{Context, Failure, Settings};
+use dms_cli::{Context, Failure, Settings, boot_id};
 use dms_flock::{Lock, Mode, Wait};
 use dms_wire::{
-    Action, Deadline, Decision, ErrorCode, Invalid, MountPath, Request, Response, TargetId,
+    Action, Deadline, Decision, ErrorCode, Invalid, MountPath, Plan, Request, Response, TargetId,
     TargetType,
 };
 
@@ -18,6 +18,8 @@ use crate::{mount, unmount};
 /// What does not change from request to request.
 pub(crate) struct Node {
     pub(crate) id: String,
+    /// Mounts do not outlive it.
+    pub(crate) boot: String,
     pub(crate) bases: Vec<PathBuf>,
     mount_base: String,
     pub(crate) run_dir: RunDir,
@@ -72,6 +74,7 @@ impl Node {
         let run_dir = RunDir::open(&settings.run_dir)
             .context("unable to make run directory", settings.run_dir.display())?;
         Ok(Node {
+            boot: boot_id().context("unable to read", "/proc/sys/kernel/random/boot_id")?,
             mount_base: settings.mount_base().to_owned(),
             id: settings.node_id,
             bases: settings.mount_bases,
@@ -97,7 +100,8 @@ impl Node {
             log::error!("{what}: {}: {text}", request.target.id);
             answer
         });
-        Response { plan: request.plan.clone(), ..answer }
+        let plan = request.plan.clone().map(|plan| Plan { boot: Some(self.boot.clone()), ..plan });
+        Response { plan, ..answer }
     }
 
     fn try_carry_out(&self, request: &Request) -> Result<Response, Failed> {
@@ -143,12 +147,15 @@ impl Node {
             return match request.action {
                 Some(Action::Mount) => Ok(Decision::Mount),
                 Some(Action::Unmount) => Ok(Decision::Unmount),
+                Some(Action::Settle) => {
+                    Err(Invalid::new("only a ledger knows what it is to settle: no plan"))
+                }
                 None => Err(Invalid::new("Missing required field: action")),
             };
         };
         let fits = plan.target == request.target.id
-            && request.action.is_none_or(|action| action == plan.action)
-            && (plan.decision == Decision::Mount) == (plan.action == Action::Mount);
+            && request.action.is_none_or(|action| action == plan.asked())
+            && plan.is_consistent();
         if fits { Ok(plan.decision) } else { Err(Invalid::new("the plan is of another request")) }
     }
 

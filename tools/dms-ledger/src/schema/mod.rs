@@ -14,11 +14,15 @@ pub(crate) use sqlite::SQLITE;
 use crate::store::{Result, Store, StoreError, params, transaction};
 
 /// The version of the tables below.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
+
+/// The versions before, which `init` brings up to date.
+const EARLIER: [&str; 1] = ["1"];
 
 const BINDINGS: &str = "backup_target_mount_ledger";
 const JOURNAL: &str = "backup_target_mount_operations";
 const FENCES: &str = "backup_target_mount_fences";
+const TOTALS: &str = "backup_target_mount_totals";
 const ABOUT: &str = "dms_ledger_about";
 
 /// What engines put in different words.
@@ -34,7 +38,15 @@ pub(crate) struct Dialect {
 }
 
 /// The tables, in the order in which the dialects make them.
-const TABLES: [&str; 4] = [BINDINGS, JOURNAL, FENCES, ABOUT];
+const TABLES: [&str; 5] = [BINDINGS, JOURNAL, FENCES, TOTALS, ABOUT];
+
+/// The columns that tables of an earlier version lack.
+const ADDED: [(&str, &str, &str); 4] = [
+    (BINDINGS, "boot", "VARCHAR(64) NULL"),
+    (JOURNAL, "opened_ms", "BIGINT NULL"),
+    (JOURNAL, "closed_ms", "BIGINT NULL"),
+    (JOURNAL, "waited_ms", "BIGINT NULL"),
+];
 
 /// The constraints that the protocol stands on.
 const KEYS: [(&str, &str); 3] =
@@ -63,16 +75,19 @@ const INDEXES: [(&str, &str, &str); 16] = [
 /// Checks that there is a ledger that this program knows: another one is not touched. One that is
 /// a file of ours is made if it is not there. Returns the ledger's id.
 pub(crate) fn open(store: &mut dyn Store, new_id: &str) -> Result<String> {
-    if version(store)?.is_none() {
-        if !store.dialect().is_embedded {
-            return Err(unusable("there is no ledger yet: dms-ledger init".into()));
+    let found = version(store)?;
+    let is_old = |version: &str| EARLIER.contains(&version);
+    match found.as_deref() {
+        Some(VERSION) => {}
+        Some(version) if !is_old(version) => return Err(newer(version)),
+        _ if store.dialect().is_embedded => init(store, new_id)?,
+        Some(version) => {
+            return Err(unusable(format!(
+                "the ledger has schema version {version}, and this program needs {VERSION}: \
+                 dms-ledger init"
+            )));
         }
-        init(store, new_id)?;
-    }
-    match version(store)? {
-        Some(version) if version == VERSION => {}
-        Some(version) => return Err(newer(&version)),
-        None => return Err(unusable("the ledger says no schema version".into())),
+        None => return Err(unusable("there is no ledger yet: dms-ledger init".into())),
     }
     about(store, "uuid")?.ok_or_else(|| StoreError::Failed("the ledger has no id".into()))
 }
@@ -81,7 +96,9 @@ pub(crate) fn open(store: &mut dyn Store, new_id: &str) -> Result<String> {
 pub(crate) fn init(store: &mut dyn Store, new_id: &str) -> Result<()> {
     store.alone(&mut |store| {
         match version(store)? {
-            Some(version) if version != VERSION => return Err(newer(&version)),
+            Some(version) if version != VERSION && !EARLIER.contains(&version.as_str()) => {
+                return Err(newer(&version));
+            }
             Some(_) => {}
             None => check_empty(store)?,
         }
@@ -93,7 +110,9 @@ pub(crate) fn init(store: &mut dyn Store, new_id: &str) -> Result<()> {
                     store.execute(insert, params![name, value])?;
                 }
             }
-            Ok(())
+            // Last: whoever is stopped before begins again.
+            let update = "UPDATE dms_ledger_about SET value = ? WHERE name = 'schema_version'";
+            store.execute(update, params![VERSION]).map(|_| ())
         })
     })
 }
@@ -117,6 +136,11 @@ fn make_tables(store: &mut dyn Store) -> Result<()> {
         // Whoever may not make tables may find them made.
         if !there.iter().any(|table| table == name) {
             store.define(table)?;
+        }
+    }
+    for (table, column, kind) in ADDED {
+        if !store.columns(table)?.iter().any(|there| there == column) {
+            store.define(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
         }
     }
     for (table, name, columns) in INDEXES {

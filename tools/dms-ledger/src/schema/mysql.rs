@@ -12,7 +12,7 @@ pub(crate) const MYSQL: Dialect = Dialect {
     bytewise: &BYTEWISE,
 };
 
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS backup_target_mount_ledger (
     id INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     created_at DATETIME(3) NULL DEFAULT CURRENT_TIMESTAMP(3),
@@ -30,6 +30,7 @@ const TABLES: [&str; 4] = [
     source VARCHAR(2048) NULL,
     access VARCHAR(16) NULL,
     owner VARCHAR(512) NULL,
+    boot VARCHAR(64) NULL,
     UNIQUE KEY uq_job_target_host (jobid, backup_target_id, host)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC
     DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
@@ -59,6 +60,9 @@ const TABLES: [&str; 4] = [
     owner_boot VARCHAR(64) NULL,
     owner_life VARCHAR(4096) NULL,
     lease_until BIGINT NULL,
+    opened_ms BIGINT NULL,
+    closed_ms BIGINT NULL,
+    waited_ms BIGINT NULL,
     UNIQUE KEY uq_pending (backup_target_id, host, pending),
     UNIQUE KEY uq_pending_path (host, pending_path)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC
@@ -68,6 +72,18 @@ const TABLES: [&str; 4] = [
     host VARCHAR(255) NOT NULL,
     seq BIGINT NOT NULL,
     PRIMARY KEY (backup_target_id, host)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC
+    DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS backup_target_mount_totals (
+    host VARCHAR(255) NOT NULL,
+    action VARCHAR(20) NOT NULL,
+    decision VARCHAR(20) NOT NULL,
+    status VARCHAR(20) NOT NULL,
+    error_code VARCHAR(32) NOT NULL,
+    operations BIGINT NOT NULL,
+    took_ms BIGINT NOT NULL,
+    waited_ms BIGINT NOT NULL,
+    PRIMARY KEY (host, action, decision, status, error_code)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC
     DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS dms_ledger_about (

@@ -6,7 +6,7 @@ use crate::schema::Dialect;
 pub(crate) const SQLITE: Dialect =
     Dialect { tables: &TABLES, is_embedded: true, id: None, bytewise: &[] };
 
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS backup_target_mount_ledger (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     created_at DATETIME NULL DEFAULT CURRENT_TIMESTAMP,
@@ -23,6 +23,7 @@ const TABLES: [&str; 4] = [
     source VARCHAR(2048) NULL,
     access VARCHAR(16) NULL,
     owner VARCHAR(512) NULL,
+    boot VARCHAR(64) NULL,
     CONSTRAINT uq_job_target_host UNIQUE (jobid, backup_target_id, host)
 )",
     "CREATE TABLE IF NOT EXISTS backup_target_mount_operations (
@@ -51,6 +52,9 @@ const TABLES: [&str; 4] = [
     owner_boot VARCHAR(64) NULL,
     owner_life VARCHAR(4096) NULL,
     lease_until BIGINT NULL,
+    opened_ms BIGINT NULL,
+    closed_ms BIGINT NULL,
+    waited_ms BIGINT NULL,
     CONSTRAINT uq_pending UNIQUE (backup_target_id, host, pending),
     CONSTRAINT uq_pending_path UNIQUE (host, pending_path)
 )",
@@ -59,6 +63,17 @@ const TABLES: [&str; 4] = [
     host VARCHAR(255) NOT NULL,
     seq BIGINT NOT NULL,
     PRIMARY KEY (backup_target_id, host)
+)",
+    "CREATE TABLE IF NOT EXISTS backup_target_mount_totals (
+    host VARCHAR(255) NOT NULL,
+    action VARCHAR(20) NOT NULL,
+    decision VARCHAR(20) NOT NULL,
+    status VARCHAR(20) NOT NULL,
+    error_code VARCHAR(32) NOT NULL,
+    operations BIGINT NOT NULL,
+    took_ms BIGINT NOT NULL,
+    waited_ms BIGINT NOT NULL,
+    PRIMARY KEY (host, action, decision, status, error_code)
 )",
     "CREATE TABLE IF NOT EXISTS dms_ledger_about (
     name VARCHAR(64) NOT NULL PRIMARY KEY,

@@ -96,7 +96,9 @@ impl Call {
                 return self.fail(ErrorCode::Internal, &text);
             }
         };
-        let plan = self.plan.clone();
+        // But which boot of the node acted, only the node can say.
+        let boot = response.plan.as_ref().and_then(|plan| plan.boot.clone());
+        let plan = self.plan.clone().map(|plan| Plan { boot, ..plan });
         let mut response = Response { plan, ..response };
         if response.is_error() && response.error_code.is_none() {
             response.error_code = Some(match self.action {
