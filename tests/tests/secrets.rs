@@ -80,7 +80,8 @@ fn the_daemon_has_its_own_environment_and_no_descriptor_of_ours() {
         .filter_map(|entry| entry.split_once('='))
         .map(|(name, _)| name)
         .collect();
-    let own = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "PATH", "HOME", "LANG"];
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    let own = [&keys[..], &["PATH", "HOME", "LANG", "DMS_TARGET_ID", "DMS_MOUNT_PATH"]].concat();
     assert!(names.iter().all(|name| own.contains(name)), "{names:?}");
     for descriptor in fs::read_dir(format!("{daemon}/fd")).expect("we are root").flatten() {
         let to = fs::read_link(descriptor.path()).unwrap_or_default();

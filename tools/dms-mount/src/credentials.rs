@@ -174,6 +174,28 @@ impl Credentials {
         })
     }
 
+    /// What a profile may ask for of a secret, by name.
+    pub(crate) fn values(&self) -> Vec<(&'static str, Secret)> {
+        let word = |is_so: bool| if is_so { "true" } else { "false" }.to_owned();
+        let flag = |is_set: bool| is_set.then(String::new);
+        let endpoint = self.endpoint.clone();
+        let ssl = !endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
+        let mut values =
+            vec![("access_key", self.access_key.clone()), ("secret_key", self.secret_key.clone())];
+        for (name, value) in [
+            ("bucket", Some(self.bucket.clone())),
+            ("ssl", Some(word(ssl))),
+            ("ssl_verify", Some(word(self.verify_tls))),
+            ("with_endpoint", flag(endpoint.is_some())),
+            ("endpoint", endpoint),
+            ("region", self.region.clone()),
+            ("insecure", flag(!self.verify_tls)),
+        ] {
+            values.extend(value.map(|value| (name, Secret::new(value))));
+        }
+        values
+    }
+
     /// Where the bucket is, to be compared.
     pub(crate) fn storage(&self) -> String {
         format!("{}/{}", self.endpoint.as_deref().unwrap_or("default"), self.bucket)

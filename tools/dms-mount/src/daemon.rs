@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -10,8 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dms_cli::boot_id;
+use dms_wire::Secret;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 use serde::{Deserialize, Serialize};
 
 /// A process that cannot be mistaken for another: numbers are reused, but not with the same start
@@ -74,27 +74,26 @@ fn running_since(pid: i32) -> Option<u64> {
     }
 }
 
-/// The running process of `program` that has `path` as an argument, and `mark` in one: what is left
-/// to find a daemon by when its record is lost. It may still be setsid(1), on the way to it.
-pub(crate) fn find(program: &str, path: &Path, mark: &str) -> Option<Identity> {
-    let path = path.as_os_str().as_bytes();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+/// The running daemon that was started with these entries in its environment: what is left to find
+/// one by when its record is lost. Its children have them too, but it leads their session.
+pub(crate) fn find(entries: &[String]) -> Option<Identity> {
+    let mut found = None;
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let Ok(cmdline) = fs::read(entry.path().join("cmdline")) else { continue };
-        let words: Vec<&[u8]> = cmdline.split(|&byte| byte == 0).collect();
-        let names =
-            words.iter().take(2).filter_map(|word| word.rsplit(|&byte| byte == b'/').next());
-        let marked = |word: &&[u8]| word.windows(mark.len()).any(|part| part == mark.as_bytes());
-        if names.into_iter().any(|name| name == program.as_bytes())
-            && words.contains(&path)
-            && words.iter().any(marked)
-        {
-            return Identity::of(pid).ok().flatten();
+        let Ok(environment) = fs::read(process.path().join("environ")) else { continue };
+        let has =
+            |entry: &String| environment.split(|&byte| byte == 0).any(|e| e == entry.as_bytes());
+        if entries.iter().all(has) {
+            let identity = Identity::of(pid).ok().flatten();
+            if getsid(Some(Pid::from_raw(pid))) == Ok(Pid::from_raw(pid)) {
+                return identity;
+            }
+            found = found.or(identity);
         }
     }
-    None
+    found
 }
 
 /// A daemon that we have just started.
@@ -114,7 +113,7 @@ impl Daemon {
             .arg(program)
             .args(command.arguments)
             .env_clear()
-            .envs(command.environment.iter().copied())
+            .envs(command.environment.iter().map(|(name, value)| (name, value.reveal())))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -150,7 +149,7 @@ impl Daemon {
 /// The command line and the whole environment of a daemon.
 pub(crate) struct Launch<'a> {
     pub(crate) arguments: &'a [String],
-    pub(crate) environment: &'a [(&'a str, &'a str)],
+    pub(crate) environment: &'a [(String, Secret)],
 }
 
 fn log_file(path: &Path) -> io::Result<File> {

@@ -8,6 +8,7 @@ mod child;
 mod cli;
 mod credentials;
 mod daemon;
+mod inventory;
 mod list;
 mod mount;
 mod mountinfo;
@@ -17,6 +18,7 @@ mod probe;
 mod record;
 mod s3;
 mod serve;
+mod settings;
 mod unmount;
 
 use std::process::ExitCode;
@@ -38,7 +40,7 @@ fn run() -> Result<Exit, Failure> {
     }
     // The locks of a dms-lock above us are for our run, not for the daemons that outlive it.
     dms_flock::keep_from_children().context("unable to read", "/proc/self/fd")?;
-    let node = Node::new(Settings::from_env()?)?;
+    let node = Node::new(Settings::from_env()?, settings::S3::from_env()?)?;
     match cli.command {
         Some(Command::List) => list::list(&node, stdout.lock()),
         _ => serve::serve(&node, stdout.lock()),

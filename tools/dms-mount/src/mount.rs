@@ -19,13 +19,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Mounts the target, or finds it mounted and alive.
 pub(crate) fn mount(act: &Act<'_>, source: &str, path: &MountPath) -> Result<Response, Failed> {
-    let record = act.node.run_dir.load(act.target);
+    let record = act.record();
     if let Some(record) = &record {
         refuse_second_path(act, record)?;
     }
     let found = act.mounts.at(act.place.path());
     if let Some(found) = found {
-        if !s3::is_ours(found, act.target) {
+        if !act.is_ours(found) {
             return Err(foreign(found));
         }
         if is_usable(act, found, record.as_ref())? {
@@ -103,21 +103,32 @@ fn adopt(act: &Act<'_>, found: &Mount, source: &str, record: Option<Record>) -> 
     }
     let known = record.as_ref().and_then(|record| record.daemon.clone()).filter(Identity::is_alive);
     log::warn!("found {} mounted at {} without a record", act.target, found.path.display());
-    save(
-        act,
-        &Record {
-            target: act.target.clone(),
-            kind: TargetType::S3,
-            path: found.path.clone(),
-            source: source.to_owned(),
-            storage: record.as_ref().and_then(|record| record.storage.clone()),
-            state: State::Mounted,
-            made_dir: record.is_some_and(|record| record.made_dir),
-            mount_id: Some(found.id),
-            device: Some(found.device.clone()),
-            daemon: known.or_else(|| s3::find_daemon(act.target, &found.path)),
-        },
-    )
+    let mut adopted = Record {
+        storage: record.as_ref().and_then(|record| record.storage.clone()),
+        state: State::Mounted,
+        made_dir: record.is_some_and(|record| record.made_dir),
+        daemon: known.or_else(|| s3::find_daemon(act.target, &found.path)),
+        ..new_record(act, source)
+    };
+    adopted.note(found);
+    save(act, &adopted)
+}
+
+/// The record of a mount that is about to be made.
+fn new_record(act: &Act<'_>, source: &str) -> Record {
+    Record {
+        target: act.target.clone(),
+        kind: TargetType::S3,
+        path: act.place.path().to_owned(),
+        source: source.to_owned(),
+        storage: None,
+        state: State::Starting,
+        made_dir: false,
+        mount_id: None,
+        device: None,
+        mounted_as: None,
+        daemon: None,
+    }
 }
 
 /// The same target, said to be elsewhere: another secret may open the same bucket, but a job must
@@ -150,7 +161,7 @@ fn refuse_other_storage(
 
 fn refuse_second_path(act: &Act<'_>, record: &Record) -> Result<(), Failed> {
     let elsewhere = record.path != act.place.path()
-        && act.mounts.at(&record.path).is_some_and(|mount| s3::is_ours(mount, act.target));
+        && act.mounts.at(&record.path).is_some_and(|mount| act.is_ours(mount));
     if elsewhere {
         let text = format!("target {} is mounted at {}", act.target, record.path.display());
         return Err(Failed::new(ErrorCode::Busy, text));
@@ -196,20 +207,15 @@ fn clear_the_way(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
 /// Starts the daemon and waits until the mount works; on any failure nothing is left of it.
 fn start(act: &Act<'_>, source: &str, made_before: bool) -> Result<(), Failed> {
     let credentials = fetch(act, source)?;
-    let program = s3::find_program().ok_or_else(|| {
-        Failed::new(ErrorCode::Mount, format!("Mount failed: {} is not installed", s3::PROGRAM))
+    let profile = &act.node.s3.profile;
+    let program = profile.find_program().ok_or_else(|| {
+        let text = format!("Mount failed: {} is not installed", profile.program_name());
+        Failed::new(ErrorCode::Mount, text)
     })?;
     let mut record = Record {
-        target: act.target.clone(),
-        kind: TargetType::S3,
-        path: act.place.path().to_owned(),
-        source: source.to_owned(),
         storage: Some(credentials.storage()),
-        state: State::Starting,
         made_dir: made_before,
-        mount_id: None,
-        device: None,
-        daemon: None,
+        ..new_record(act, source)
     };
     let outcome = prepare(act, &mut record)
         .and_then(|_held| launch(act, &program, &credentials, &mut record));
@@ -251,26 +257,29 @@ fn launch(
     credentials: &Credentials,
     record: &mut Record,
 ) -> Result<(), Failed> {
-    log::info!("Spawning {} for target {}", s3::PROGRAM, act.target);
+    let name = act.node.s3.profile.program_name();
+    log::info!("Spawning {name} for target {}", act.target);
     let path = act.place.path();
     let log = act.node.run_dir.daemon_log(act.target);
-    let daemon = s3::start(program, act.target, credentials, path, &log).map_err(|why| {
-        Failed::system(ErrorCode::Mount, "Mount failed: unable to start s3fs", &why)
+    let started = s3::start(program, &act.node.s3, act.target, credentials, path, &log);
+    let started = started.map_err(|why| {
+        let what = format!("Mount failed: unable to start {name}");
+        Failed::system(ErrorCode::Mount, &what, &why)
     })?;
-    record.daemon = Some(daemon.identity.clone());
+    record.daemon = Some(started.daemon.identity.clone());
+    record.mounted_as = Some(started.mounted_as.clone());
     let outcome = save(act, record)
         .and_then(|()| {
-            s3::wait_until_ready(&daemon, act.target, path, act.until)
+            s3::wait_until_ready(&started, name, path, act.until)
                 .map_err(|why| explain(act, credentials, &why))
         })
         .and_then(|mount| {
             record.state = State::Mounted;
-            record.mount_id = Some(mount.id);
-            record.device = Some(mount.device);
+            record.note(&mount);
             save(act, record)
         });
     if outcome.is_err() {
-        give_up(act, &daemon);
+        give_up(act, &started.daemon);
     }
     outcome
 }
@@ -288,7 +297,8 @@ fn save(act: &Act<'_>, record: &Record) -> Result<(), Failed> {
 
 fn announce(act: &Act<'_>, record: &Record) {
     let pid = record.daemon.as_ref().map(|daemon| daemon.pid).unwrap_or_default();
-    log::info!("{} spawned successfully for target {}", s3::PROGRAM, act.target);
+    let name = act.node.s3.profile.program_name();
+    log::info!("{name} spawned successfully for target {}", act.target);
     log::info!("  PID: {pid}");
     log::info!("  Mount path: {}", record.path.display());
     log::info!("  PID file: {}", act.node.run_dir.pid_file(act.target).display());
@@ -299,8 +309,8 @@ fn explain(act: &Act<'_>, credentials: &Credentials, why: &str) -> Failed {
     let log = fs::read(act.node.run_dir.daemon_log(act.target)).unwrap_or_default();
     // Blanked before it is cut, or half a key could stay.
     let words = s3::last_words(&credentials.blank(&String::from_utf8_lossy(&log)));
-    let said =
-        if words.is_empty() { String::new() } else { format!("; {} said: {words}", s3::PROGRAM) };
+    let name = act.node.s3.profile.program_name();
+    let said = if words.is_empty() { String::new() } else { format!("; {name} said: {words}") };
     if s3::blames_credentials(&words) {
         let text = format!("Mount failed: the storage refused the credentials: {why}{said}");
         return Failed::new(ErrorCode::Credentials, text);

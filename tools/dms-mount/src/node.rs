@@ -10,10 +10,11 @@ use dms_wire::{
     TargetType,
 };
 
-use crate::mountinfo::Mounts;
+use crate::mountinfo::{Mount, Mounts};
 use crate::place::{Place, Unfit};
-use crate::record::RunDir;
-use crate::{mount, unmount};
+use crate::record::{Record, RunDir};
+use crate::settings;
+use crate::{mount, s3, unmount};
 
 /// What does not change from request to request.
 pub(crate) struct Node {
@@ -24,6 +25,7 @@ pub(crate) struct Node {
     mount_base: String,
     pub(crate) run_dir: RunDir,
     pub(crate) secret_dir: Option<PathBuf>,
+    pub(crate) s3: settings::S3,
     /// How long one act may take.
     bound: Duration,
 }
@@ -69,8 +71,29 @@ pub(crate) struct Act<'a> {
     pub(crate) lock: Lock,
 }
 
+impl Act<'_> {
+    /// What the node remembers of the target now.
+    pub(crate) fn record(&self) -> Option<Record> {
+        self.node.run_dir.load(self.target)
+    }
+
+    /// Whether the mount is the target's own: it says so, or we remember having made it.
+    pub(crate) fn is_ours(&self, mount: &Mount) -> bool {
+        s3::is_marked(mount, self.target)
+            || self.record().is_some_and(|record| record.has_made(mount))
+            || self.has_daemon_at(mount)
+    }
+
+    /// A program that does not let its mount be marked: then its daemon tells.
+    fn has_daemon_at(&self, mount: &Mount) -> bool {
+        mount.fstype.starts_with("fuse")
+            && !mount.source.starts_with("dms:")
+            && s3::find_daemon(self.target, &mount.path).is_some()
+    }
+}
+
 impl Node {
-    pub(crate) fn new(settings: Settings) -> Result<Self, Failure> {
+    pub(crate) fn new(settings: Settings, s3: settings::S3) -> Result<Self, Failure> {
         let run_dir = RunDir::open(&settings.run_dir)
             .context("unable to make run directory", settings.run_dir.display())?;
         Ok(Node {
@@ -80,6 +103,7 @@ impl Node {
             bases: settings.mount_bases,
             run_dir,
             secret_dir: settings.secret_dir,
+            s3,
             bound: settings.request_timeout,
         })
     }

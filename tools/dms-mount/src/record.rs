@@ -44,16 +44,37 @@ pub(crate) struct Record {
     pub(crate) made_dir: bool,
     pub(crate) mount_id: Option<u64>,
     pub(crate) device: Option<String>,
+    /// File system type and source, as the kernel has them, or is going to.
+    #[serde(default)]
+    pub(crate) mounted_as: Option<(String, String)>,
     pub(crate) daemon: Option<Identity>,
 }
 
 impl Record {
     /// Whether this is the record of just this mount, seen working.
     pub(crate) fn is_of(&self, mount: &Mount) -> bool {
-        self.state == State::Mounted
-            && self.path == mount.path
-            && self.mount_id == Some(mount.id)
-            && self.device.as_deref() == Some(&mount.device)
+        self.state == State::Mounted && self.has_made(mount)
+    }
+
+    /// Whether it was this that was mounted, in whatever state it is. Numbers are used again, so
+    /// all of it has to agree.
+    pub(crate) fn has_made(&self, mount: &Mount) -> bool {
+        let is_new = self.state == State::Starting && self.mount_id.is_none();
+        let is_same =
+            self.mount_id == Some(mount.id) && self.device.as_deref() == Some(&mount.device);
+        self.path == mount.path
+            && (is_new || is_same)
+            && self
+                .mounted_as
+                .as_ref()
+                .is_some_and(|(fstype, source)| (fstype, source) == (&mount.fstype, &mount.source))
+    }
+
+    /// Notes what was mounted.
+    pub(crate) fn note(&mut self, mount: &Mount) {
+        self.mount_id = Some(mount.id);
+        self.device = Some(mount.device.clone());
+        self.mounted_as = Some((mount.fstype.clone(), mount.source.clone()));
     }
 }
 
@@ -103,6 +124,17 @@ impl RunDir {
             log::warn!("unable to read {}: {why}", path.display());
         }
         record.ok()
+    }
+
+    /// All records that can be read.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let files = fs::read_dir(self.path.join("mounts")).into_iter().flatten().flatten();
+        // One that is just being written begins with a dot, as no id does.
+        let ids =
+            files.filter_map(|file| TargetId::try_from(file.file_name().into_string().ok()?).ok());
+        let mut records: Vec<Record> = ids.filter_map(|id| self.load(&id)).collect();
+        records.sort_by(|a, b| a.target.as_str().cmp(b.target.as_str()));
+        records
     }
 
     pub(crate) fn save(&self, record: &Record) -> io::Result<()> {
@@ -213,6 +245,7 @@ mod tests {
             made_dir: true,
             mount_id: Some(7),
             device: Some("0:44".into()),
+            mounted_as: None,
             daemon: Some(Identity { pid: 12, start: 34, boot: "b".into() }),
         };
         run.save(&record).expect("it can be written");

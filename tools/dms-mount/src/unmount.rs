@@ -20,13 +20,13 @@ const UMOUNT_FAILED: i32 = 32;
 
 /// Unmounts the target, if it is mounted; done is when its daemon has ended.
 pub(crate) fn unmount(act: &Act<'_>, path: &MountPath) -> Result<Response, Failed> {
-    let record = act.node.run_dir.load(act.target);
+    let record = act.record();
     // A record of a mount elsewhere is none of ours to forget.
     let is_elsewhere = record.as_ref().is_some_and(|record| record.path != act.place.path());
     let record = record.filter(|_| !is_elsewhere);
     let found = act.mounts.at(act.place.path());
     if let Some(found) = found
-        && !s3::is_ours(found, act.target)
+        && !act.is_ours(found)
     {
         let why = foreign(found).to_string().replace("Mount failed", "Unmount failed");
         return Err(Failed::new(ErrorCode::Unmount, why));
@@ -136,7 +136,7 @@ pub(crate) fn detach_if_mounted(act: &Act<'_>, code: ErrorCode) -> Result<(), Fa
 
 fn is_mounted(act: &Act<'_>) -> Result<bool, Failed> {
     let mounts = read_mounts()?;
-    Ok(mounts.at(act.place.path()).is_some_and(|mount| s3::is_ours(mount, act.target)))
+    Ok(mounts.at(act.place.path()).is_some_and(|mount| act.is_ours(mount)))
 }
 
 /// `-c`: the path is canonical, and to look at it could hang. It inherits the act lock: should it
@@ -171,13 +171,14 @@ pub(crate) fn clean_up(act: &Act<'_>, record: Option<&Record>) {
     let log = fs::read(act.node.run_dir.daemon_log(act.target)).unwrap_or_default();
     let words = s3::last_words(&String::from_utf8_lossy(&log));
     if !words.is_empty() {
-        log::warn!("{} of target {} said: {words}", s3::PROGRAM, act.target);
+        log::warn!("{} of target {} said: {words}", act.node.s3.profile.program_name(), act.target);
     }
     let daemon = record.and_then(|record| record.daemon.as_ref());
     if let Err(why) = act.node.run_dir.forget(act.target) {
         log::warn!("unable to remove the record of {}: {why}", act.target);
     } else if let Some(daemon) = daemon {
-        log::info!("{} process {} ended for target {}", s3::PROGRAM, daemon.pid, act.target);
+        let name = act.node.s3.profile.program_name();
+        log::info!("{name} process {} ended for target {}", daemon.pid, act.target);
         log::info!("PID file deleted: {}", act.node.run_dir.pid_file(act.target).display());
     }
 }
