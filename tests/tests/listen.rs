@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amiquip::AmqpProperties;
@@ -26,15 +27,27 @@ done"#;
 
 struct Office {
     lab: Lab,
-    broker: std::sync::Arc<Broker>,
+    broker: Arc<Broker>,
     peer: Peer,
 }
 
 impl Office {
     fn new() -> Office {
-        let broker = Broker::shared();
+        Office::on(Broker::shared())
+    }
+
+    fn on(broker: Arc<Broker>) -> Office {
         let peer = Peer::client(&broker);
         Office { lab: Lab::unique(), broker, peer }
+    }
+
+    /// A power cut, on a broker that nobody else has. Who was connected has to connect again.
+    #[track_caller]
+    fn cut_power(&mut self) {
+        let broker = Arc::get_mut(&mut self.broker).expect("a broker of one's own");
+        broker.kill();
+        broker.start_again();
+        self.peer = Peer::client(&self.broker);
     }
 
     /// A listener whose filter obeys.
@@ -294,12 +307,7 @@ fn a_filter_that_has_ended_is_noticed_though_its_output_is_held_open() {
 #[test]
 fn an_answer_that_breaks_the_connection_does_not_leave_the_node_deaf() {
     // On a broker of its own: it does not take such a name well.
-    let office = Office {
-        lab: Lab::unique(),
-        broker: std::sync::Arc::new(Broker::start()),
-        peer: Peer::client(&Broker::shared()),
-    };
-    let office = Office { peer: Peer::client(&office.broker), ..office };
+    let office = Office::on(Arc::new(Broker::start()));
     let listener = office.obeying(&[]);
     let poison =
         office.peer.properties("poison").with_reply_to("amq.rabbitmq.reply-to.g1h!!!.x".into());
@@ -310,6 +318,41 @@ fn an_answer_that_breaks_the_connection_does_not_leave_the_node_deaf() {
     assert_eq!(office.answer()["success_msg"], "good");
     assert_eq!(office.notes().iter().filter(|note| *note == "begin poison").count(), 1);
     office.assert_empty();
+}
+
+#[test]
+fn requests_without_an_id_are_all_done_though_the_broker_marks_them_as_handed_out() {
+    let mut office = Office::on(Arc::new(Broker::start()));
+    let listener = office.obeying(&[]);
+    let request = office.request("t1", "nothing").to_string();
+    let send = |office: &Office, reply_to: Option<String>| {
+        let mut properties = AmqpProperties::default().with_delivery_mode(2);
+        if let Some(queue) = reply_to {
+            properties = properties.with_reply_to(queue);
+        }
+        office.peer.send(&office.lab.queue(), properties, request.as_bytes());
+    };
+    // That of a client that is gone: nobody hears the answers, but they are sent.
+    let gone = Some("amq.gen-gone".to_owned());
+    send(&office, None);
+    send(&office, gone.clone());
+    eventually("two are done", || office.notes().len() == 4);
+    office.assert_empty();
+    // What is sent while the listener stands still waits in the queue.
+    listener.signal(Signal::SIGSTOP);
+    office.cut_power();
+    for _ in 0..6 {
+        send(&office, None);
+        send(&office, gone.clone());
+    }
+    eventually("they wait", || {
+        office.broker.queue(&office.lab.queue()).is_some_and(|queue| queue.messages == 12)
+    });
+    office.cut_power();
+    listener.signal(Signal::SIGCONT);
+    eventually("all are done", || office.notes().len() == 28);
+    office.assert_empty();
+    assert_eq!(office.notes().len(), 28, "one was done twice: {}", listener.log());
 }
 
 #[test]

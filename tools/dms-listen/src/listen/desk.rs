@@ -91,7 +91,7 @@ impl Desk {
             return self.order(Order::Finish { delivery, reply: None });
         }
         let identity = self.answered.identify(&message);
-        if message.redelivered && self.answered.is_hopeless(&identity) {
+        if message.redelivered && self.answered.is_hopeless(&identity, delivery.connection) {
             let id = message.address.correlation_id.unwrap_or_default();
             log::error!("gave up answering request {id:?}: the connection breaks each time");
             return self.order(Order::Finish { delivery, reply: None });
@@ -107,8 +107,10 @@ impl Desk {
             Ok(Work { line, key, until }) => {
                 let ticket = self.next;
                 self.next += 1;
-                // Of two alike, the first is the one that comes again.
-                self.known.entry(identity.clone()).or_insert(ticket);
+                if identity.is_sure() {
+                    // Of two alike, the first is the one that comes again.
+                    self.known.entry(identity.clone()).or_insert(ticket);
+                }
                 let address = message.address;
                 let request =
                     Request { line, until, address, identity, deliveries: vec![delivery] };
@@ -122,8 +124,8 @@ impl Desk {
 
     /// A message that came before: the broker does not know that we have it, or that we answered.
     fn recognise(&mut self, message: &Message, identity: &Identity) -> bool {
-        if let Some(answer) = self.answered.get(identity) {
-            let answer = answer.clone();
+        let connection = message.delivery.connection;
+        if let Some(answer) = self.answered.send_again(identity, connection) {
             self.send(&[message.delivery], message.address.clone(), answer);
             return true;
         }
@@ -187,9 +189,10 @@ impl Desk {
     fn finish(&mut self, ticket: Ticket, answer: Vec<u8>) {
         let Some(request) = self.requests.remove(&ticket) else { return };
         self.count += 1;
+        let sent_on = request.deliveries.first().map(|delivery| delivery.connection);
         self.send(&request.deliveries, request.address, answer.clone());
         self.unlearn(&request.identity, ticket);
-        self.answered.keep(request.identity, answer);
+        self.answered.keep(request.identity, answer, sent_on);
     }
 
     fn send(&self, deliveries: &[Delivery], address: Address, answer: Vec<u8>) {
