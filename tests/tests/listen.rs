@@ -309,11 +309,14 @@ fn an_answer_that_breaks_the_connection_does_not_leave_the_node_deaf() {
     // On a broker of its own: it does not take such a name well.
     let office = Office::on(Arc::new(Broker::start()));
     let listener = office.obeying(&[]);
-    let poison =
-        office.peer.properties("poison").with_reply_to("amq.rabbitmq.reply-to.g1h!!!.x".into());
     let request = office.request("t1", "nothing").to_string();
-    office.peer.send(&office.lab.queue(), poison, request.as_bytes());
-    listener.wait_for("gave up answering", 1);
+    // One that is done, and one that is refused.
+    for body in [request.as_str(), "{"] {
+        let poison =
+            office.peer.properties("poison").with_reply_to("amq.rabbitmq.reply-to.g1h!!!.x".into());
+        office.peer.send(&office.lab.queue(), poison, body.as_bytes());
+    }
+    listener.wait_for("gave up answering", 2);
     office.send("good", "t2", "nothing");
     assert_eq!(office.answer()["success_msg"], "good");
     assert_eq!(office.notes().iter().filter(|note| *note == "begin poison").count(), 1);

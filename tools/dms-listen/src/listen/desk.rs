@@ -102,7 +102,9 @@ impl Desk {
         match self.rules.read(&message) {
             Err(refusal) => {
                 self.count += 1;
-                self.send(&[delivery], message.address, text_of(&refusal));
+                let refusal = text_of(&refusal);
+                self.send(&[delivery], message.address, refusal.clone());
+                self.answered.keep(identity, refusal, Some(delivery.connection));
             }
             Ok(Work { line, key, until }) => {
                 let ticket = self.next;
