@@ -1,5 +1,8 @@
 //! What dms-call makes of a request, and of whatever becomes of it.
 
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -203,7 +206,7 @@ fn what_needs_no_node_needs_no_broker() {
 fn a_broker_that_is_not_there_is_an_error_within_bounds() {
     let lab = Lab::new();
     // One that refuses, and one that takes the connection and says nothing.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = silent.local_addr().expect("it is bound").port();
     let quick = format!("amqp://127.0.0.1:{port}?connection_timeout=500");
     for (url, most) in [("amqp://127.0.0.1:1", 3), (quick.as_str(), 5)] {
@@ -350,6 +353,67 @@ fn the_next_broker_of_the_list_is_tried() {
     listener.wait_for("serving", 1);
     let answer = call(&lab, &url, &[], &[request(&lab.node, "x")]).expect(0).line();
     assert_eq!(answer["success_msg"], "x");
+}
+
+#[test]
+fn a_broker_that_hangs_leaves_time_for_the_next_one() {
+    let (lab, broker) = (Lab::unique(), Broker::shared());
+    let _listener = answering(&lab, &broker);
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = silent.local_addr().expect("it is bound").port();
+    let url = format!("amqp://u:p@127.0.0.1:{port},{}", broker.url());
+    let start = Instant::now();
+    let answer = call(&lab, &url, &["--timeout", "6"], &[request(&lab.node, "x")]).expect(0).line();
+    assert_eq!(answer["success_msg"], "x");
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_broker_that_hangs_after_it_was_told_the_password_has_not_refused_it() {
+    let lab = Lab::new();
+    // What RabbitMQ says first: Connection.Start, with no properties.
+    let mut start = b"\0\x0a\0\x0a\0\x09\0\0\0\0\0\0\0\x05PLAIN\0\0\0\x05en_US".to_vec();
+    let length = u32::try_from(start.len()).expect("it is short").to_be_bytes();
+    start = [&b"\x01\0\0"[..], &length, &start, b"\xce"].concat();
+    for (hangs_up, words) in [(false, "does not answer"), (true, "refused the user")] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let start = start.clone();
+        let broker = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("somebody connects");
+            stream.write_all(&start).expect("it reads");
+            let mut said = [0; 1000];
+            // The protocol's name, and the password in a frame of its own.
+            let mut length = 0;
+            while !hangs_up || length < 20 {
+                match stream.read(&mut said) {
+                    Ok(0) | Err(_) => return,
+                    Ok(more) => length += more,
+                }
+            }
+        });
+        let url = format!("amqp://u:p@127.0.0.1:{port}?connection_timeout=700");
+        let check = call(&lab, &url, &["--check"], &[]);
+        assert!(check.expect(111).stderr.contains(words), "{check}");
+        broker.join().expect("it has seen the end");
+    }
+}
+
+#[test]
+fn a_name_server_that_hangs_does_not_take_longer_than_there_is_time() {
+    let lab = Lab::new();
+    // It hears the questions, and answers none of them. On an address that no other test has.
+    let id = std::process::id();
+    let address = format!("127.53.{}.{}", id / 256 % 256, id % 256);
+    let _silent = UdpSocket::bind((address.as_str(), 53)).expect("a free port");
+    fs::write(lab.path("resolv.conf"), format!("nameserver {address}\n")).expect("room for it");
+    let script = "mount --bind \"$0\" /etc/resolv.conf && exec dms-call --check --timeout 1";
+    let file = lab.path("resolv.conf").display().to_string();
+    let mut command = lab.command("unshare", &["--mount", "sh", "-c", script, &file]);
+    let start = Instant::now();
+    let check = run(command.env("DMS_RABBITMQ_URL", "amqp://broker.example"), b"");
+    assert!(check.expect(111).stderr.contains("broker.example"), "{check}");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 #[test]

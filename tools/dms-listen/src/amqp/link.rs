@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use amiquip::{
@@ -11,14 +11,15 @@ use amiquip::{
 use crossbeam_channel::Receiver;
 
 use crate::amqp::broker::{Broker, Login};
-use crate::amqp::fuse::Fuse;
+use crate::amqp::resolve::resolve;
+use crate::amqp::time_limit::TimeLimit;
 use crate::amqp::tls;
 
 /// How long the broker may take over one call.
 const CALL: Duration = Duration::from_secs(10);
 
-/// How long it may take to let us in.
-const LOG_IN: Duration = Duration::from_secs(20);
+/// What is said of a broker that takes too long.
+const SILENT: &str = "the broker does not answer";
 
 /// How long all of connecting may take, whatever a name's addresses.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -32,7 +33,7 @@ pub(crate) struct Link {
     /// `None` once it was closed.
     connection: RefCell<Option<Connection>>,
     socket: TcpStream,
-    fuse: Fuse,
+    limit: TimeLimit,
     /// Says when the broker takes no messages any more, and when it does again.
     pub(crate) blocked: Receiver<ConnectionBlockedNotification>,
 }
@@ -46,19 +47,21 @@ impl Link {
         let end = Instant::now() + patience.min(LONGEST);
         let unable =
             |why: String| format!("unable to connect to {broker}: {}", dms_cli::plain(&why));
-        let socket = connect(broker, end).map_err(|why| unable(why.to_string()))?;
-        let spare = || socket.try_clone().map_err(|why| unable(why.to_string()));
-        let fuse = Fuse::new(spare()?).map_err(|why| unable(why.to_string()))?;
-        let stream =
-            mio::net::TcpStream::from_stream(spare()?).map_err(|why| unable(why.to_string()))?;
-        let (connection, blocked) = fuse
-            .within(end.saturating_duration_since(Instant::now()).min(LOG_IN), || {
-                let mut connection = log_in(broker, who, stream)?;
-                let blocked = connection.listen_for_connection_blocked();
-                Ok((connection, blocked.map_err(|why| why.to_string())?))
-            })
-            .map_err(unable)?;
-        Ok(Link { connection: RefCell::new(Some(connection)), socket, fuse, blocked })
+        let system = |why: io::Error| unable(why.to_string());
+        let socket = connect(broker, end).map_err(system)?;
+        let limit = TimeLimit::new(socket.try_clone().map_err(system)?).map_err(system)?;
+        let stream = socket.try_clone().and_then(mio::net::TcpStream::from_stream);
+        let stream = stream.map_err(system)?;
+        let logged_in = limit.within(share(broker, end), || {
+            let mut connection = log_in(broker, who, stream)?;
+            let blocked = connection.listen_for_connection_blocked();
+            Ok((connection, blocked.map_err(|why| why.to_string())?))
+        });
+        let (connection, blocked) = logged_in.map_err(|why: String| {
+            // Else a broker that says nothing would have refused the password, which was sent.
+            unable(if limit.has_cut() { SILENT.to_owned() } else { why })
+        })?;
+        Ok(Link { connection: RefCell::new(Some(connection)), socket, limit, blocked })
     }
 
     /// A new channel, within this time.
@@ -67,13 +70,13 @@ impl Link {
         let Some(connection) = connection.as_mut() else {
             return Err(amiquip::Error::ClientClosedConnection);
         };
-        self.fuse.within(patience.min(CALL), || connection.open_channel(None))
+        self.limit.within(patience.min(CALL), || connection.open_channel(None))
     }
 
     /// Makes a call to the broker, and cuts the connection if that takes longer than `patience`,
     /// and in any case if it takes unreasonably long.
     pub(crate) fn call<T>(&self, patience: Duration, act: impl FnOnce() -> T) -> T {
-        self.fuse.within(patience.min(CALL), act)
+        self.limit.within(patience.min(CALL), act)
     }
 
     /// Ends the connection at once. What has not been sent yet never will be.
@@ -91,7 +94,7 @@ impl Link {
     /// Closes it and says why it had ended, if it had.
     pub(crate) fn close(&self) -> Result<(), String> {
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        let closed = self.fuse.within(PARTING, || connection.close());
+        let closed = self.limit.within(PARTING, || connection.close());
         closed.map_err(|why| reason(&why))
     }
 }
@@ -101,7 +104,7 @@ pub(crate) struct Parting<'a>(&'a Link);
 
 impl Drop for Parting<'_> {
     fn drop(&mut self) {
-        self.0.fuse.light(PARTING);
+        self.0.limit.cut_after(PARTING);
     }
 }
 
@@ -133,19 +136,23 @@ pub(crate) fn reason(why: &amiquip::Error) -> String {
         amiquip::Error::InvalidCredentials => {
             "the broker refused the user or the password".to_owned()
         }
-        amiquip::Error::ConnectionTimeout => "the broker does not answer".to_owned(),
         other => other.to_string(),
     };
     dms_cli::plain(&text)
 }
 
+/// How long one step may take: looking its name up, connecting to an address, logging in.
+fn share(broker: &Broker, end: Instant) -> Duration {
+    end.saturating_duration_since(Instant::now()).min(broker.connect_timeout)
+}
+
 /// All addresses of its name, one after the other.
 fn connect(broker: &Broker, end: Instant) -> io::Result<TcpStream> {
     let mut last = None;
-    for address in (broker.host.as_str(), broker.port).to_socket_addrs()? {
-        let left = end.saturating_duration_since(Instant::now()).min(broker.connect_timeout);
+    for address in resolve(&broker.host, broker.port, share(broker, end))? {
         // Zero would be refused as no time at all.
-        match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
+        let patience = share(broker, end).max(Duration::from_millis(1));
+        match TcpStream::connect_timeout(&address, patience) {
             Ok(socket) => {
                 // Else each small answer waits for the acknowledgement of the one before it.
                 socket.set_nodelay(true)?;
@@ -168,7 +175,6 @@ fn log_in(broker: &Broker, who: &str, stream: mio::net::TcpStream) -> Result<Con
         .auth(auth)
         .virtual_host(broker.vhost.as_str())
         .heartbeat(broker.heartbeat)
-        .connection_timeout(Some(broker.connect_timeout))
         .information(Some(who.to_owned()));
     let tuning = ConnectionTuning::default();
     let opened = match &broker.tls {

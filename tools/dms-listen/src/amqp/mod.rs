@@ -5,7 +5,7 @@
 //! - It leaves Nagle's algorithm on, which costs 40 ms a message, and connects without a bound:
 //!   [`link`] makes the socket itself.
 //! - Its calls wait as long as the broker's heart beats, and dropping a channel or a connection is
-//!   such a call: each has a [`fuse`].
+//!   such a call: each has a [`time_limit`].
 //! - A consumer that is dropped while messages come in may end the whole connection: a consumer
 //!   here lives as long as its connection, or is cancelled with a second hold on its receiver.
 //! - Its thread may panic when a close races with something: a lost connection like any other.
@@ -17,8 +17,9 @@
 
 pub(crate) mod backoff;
 pub(crate) mod broker;
-pub(crate) mod fuse;
 pub(crate) mod link;
+mod resolve;
+mod time_limit;
 mod tls;
 
 /// A queue that we may declare or publish to: a name that fits the protocol and is not one of the

@@ -149,8 +149,11 @@ pub(crate) fn connect(brokers: &[Broker], until: Deadline) -> Result<Link, Strin
             }
         }
         whys.clear();
-        for broker in brokers.iter().filter(|broker| round < broker.attempts) {
-            match Link::open(broker, "dms-call", until.left()) {
+        let tried: Vec<_> = brokers.iter().filter(|broker| round < broker.attempts).collect();
+        for (broker, still) in tried.iter().zip((1..=tried.len()).rev()) {
+            // One that hangs leaves the next ones their share of the time.
+            let patience = until.left() / u32::try_from(still).unwrap_or(u32::MAX);
+            match Link::open(broker, "dms-call", patience) {
                 Ok(link) => return Ok(link),
                 Err(why) => whys.push(why),
             }
