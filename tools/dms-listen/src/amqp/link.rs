@@ -16,7 +16,7 @@ use crate::amqp::time_limit::TimeLimit;
 use crate::amqp::tls;
 
 /// How long the broker may take over one call.
-const CALL: Duration = Duration::from_secs(10);
+pub(crate) const CALL: Duration = Duration::from_secs(10);
 
 /// What is said of a broker that takes too long.
 const SILENT: &str = "the broker does not answer";

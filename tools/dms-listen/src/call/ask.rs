@@ -25,7 +25,7 @@ const NON_PERSISTENT: u8 = 1;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A connection with all that is needed to ask.
-pub(crate) struct Desk<'a> {
+pub(crate) struct Session<'a> {
     link: &'a Link,
     channel: &'a Channel,
     /// For looking at queues: one that is not there costs the channel.
@@ -48,18 +48,18 @@ pub(crate) enum Asked {
     Unsent(String),
 }
 
-impl<'a> Desk<'a> {
+impl<'a> Session<'a> {
     /// Prepares a connection.
     pub(crate) fn open(
         link: &'a Link,
         channel: &'a Channel,
         patience: Duration,
         waits: bool,
-    ) -> amiquip::Result<Desk<'a>> {
+    ) -> amiquip::Result<Session<'a>> {
         let options = ConsumerOptions { no_ack: true, ..ConsumerOptions::default() };
         let replies = link.call(patience, || channel.basic_consume(REPLIES, options))?;
         link.call(patience, || channel.enable_publisher_confirms())?;
-        Ok(Desk {
+        Ok(Session {
             link,
             channel,
             probe: None,

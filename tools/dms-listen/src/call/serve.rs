@@ -9,7 +9,7 @@ use dms_wire::{Deadline, ErrorCode, Lines, MAX_LINE, Response, write_line};
 use crate::amqp::backoff::Backoff;
 use crate::amqp::broker::Broker;
 use crate::amqp::link::{Link, reason};
-use crate::call::ask::{Asked, Desk};
+use crate::call::ask::{Asked, Session};
 use crate::call::line::{Call, Fate};
 
 /// How it is to be done.
@@ -75,8 +75,9 @@ impl<W: Write> Talk<'_, W> {
             Ok(channel) => channel,
             Err(why) => return self.give_up(&call, &reason(&why)),
         };
-        let mut desk = match Desk::open(link, &channel, call.until.left(), self.caller.waits) {
-            Ok(desk) => desk,
+        let mut session = match Session::open(link, &channel, call.until.left(), self.caller.waits)
+        {
+            Ok(session) => session,
             Err(why) => return self.give_up(&call, &reason(&why)),
         };
         let _parting = link.bound_parting();
@@ -84,7 +85,7 @@ impl<W: Write> Talk<'_, W> {
         let mut is_new = true;
         while let Some(call) = next {
             self.tell_person(&call);
-            match desk.ask(&call) {
+            match session.ask(&call) {
                 Asked::Answered(response) => self.answer(&response)?,
                 // Whatever the broker still does with it, this connection will not hear of it.
                 Asked::Spent(response) => {

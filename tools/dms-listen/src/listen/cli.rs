@@ -11,7 +11,7 @@ use dms_cli::{Exit, Failure, Settings, refuse};
 use crate::amqp::QueueName;
 use crate::amqp::broker::Broker;
 use crate::listen::message::Rules;
-use crate::listen::worker::Craft;
+use crate::listen::worker::FilterSpec;
 use crate::settings;
 
 /// Hand the messages of a queue to a filter, one line each, and send back its answers
@@ -58,7 +58,7 @@ pub(crate) struct Plan {
     pub(crate) queue: QueueName,
     pub(crate) jobs: usize,
     pub(crate) rules: Rules,
-    pub(crate) craft: Craft,
+    pub(crate) filter: FilterSpec,
     pub(crate) grace: Duration,
 }
 
@@ -95,7 +95,10 @@ impl Cli {
                 timeout,
                 reply_to,
             },
-            craft: Craft { command: self.filter, idle: settings::seconds("--idle", self.idle)? },
+            filter: FilterSpec {
+                command: self.filter,
+                idle: settings::seconds("--idle", self.idle)?,
+            },
             grace: settings::seconds("--grace", self.grace)?,
         })
     }

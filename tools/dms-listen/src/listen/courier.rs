@@ -34,7 +34,7 @@ pub(crate) struct Courier {
     pub(crate) brokers: Vec<Broker>,
     pub(crate) queue: QueueName,
     /// How many messages the broker may let us have at once.
-    pub(crate) window: u16,
+    pub(crate) prefetch: u16,
     pub(crate) orders: Receiver<Order>,
     pub(crate) events: Sender<Event>,
     /// It takes no more messages: once the connection is lost, nothing is left to do.

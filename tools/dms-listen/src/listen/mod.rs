@@ -1,17 +1,17 @@
 //! The listener: messages of a queue, handed to filters.
 //!
-//! Two kinds of threads serve the one that decides ([`desk`]): the [`courier`] speaks to the
+//! Two kinds of threads serve the one that decides ([`requests`]): the [`courier`] speaks to the
 //! broker, and each [`worker`] to a filter of its own. They tell it what happens ([`Event`]), so
 //! that nothing that hangs, broker or filter, keeps it from its work.
 
 mod answered;
 mod cli;
 mod courier;
-mod desk;
 mod message;
 mod notify;
-mod pace;
+mod requests;
 mod schedule;
+mod serve;
 mod session;
 mod worker;
 
@@ -24,14 +24,14 @@ use signal_hook::iterator::Signals;
 
 use crate::listen::cli::Cli;
 use crate::listen::courier::Courier;
-use crate::listen::desk::Desk;
 use crate::listen::message::Message;
-use crate::listen::notify::Manager;
+use crate::listen::notify::Reporter;
+use crate::listen::requests::Requests;
 use crate::listen::schedule::Ticket;
 
 /// How many messages the broker may let us have. Requests for a target that hangs wait here; they
 /// must not keep the others from coming in.
-const WINDOW: u16 = 1024;
+const PREFETCH: u16 = 1024;
 
 /// What happens.
 pub(crate) enum Event {
@@ -63,19 +63,19 @@ pub fn run() -> Result<Exit, Failure> {
     let (tell, events) = unbounded();
     let (orders, received) = unbounded();
     watch_signals(tell.clone())?;
-    let window = WINDOW.max(u16::try_from(plan.jobs.saturating_mul(4)).unwrap_or(u16::MAX));
+    let prefetch = PREFETCH.max(u16::try_from(plan.jobs.saturating_mul(4)).unwrap_or(u16::MAX));
     let courier = Courier {
         brokers: plan.brokers,
         queue: plan.queue.clone(),
-        window,
+        prefetch,
         orders: received,
         events: tell.clone(),
         draining: Cell::new(false),
     };
     let thread = std::thread::Builder::new().name("courier".into());
     thread.spawn(move || courier.run()).context("unable to start", "a thread")?;
-    let desk = Desk::new(plan.rules, plan.craft, plan.jobs, window, tell, orders);
-    pace::run(desk, &events, &Manager::from_env(), &plan.queue, plan.grace);
+    let requests = Requests::new(plan.rules, plan.filter, plan.jobs, prefetch, tell, orders);
+    serve::run(requests, &events, Reporter::from_env(), plan.queue, plan.grace);
     Ok(Exit::Done)
 }
 

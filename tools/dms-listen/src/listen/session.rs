@@ -1,29 +1,27 @@
 //! One connection's worth of messages and answers.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use amiquip::{
-    AmqpProperties, Channel, ConnectionBlockedNotification, ConsumerMessage, ConsumerOptions,
-    Publish, QueueDeclareOptions,
+    AmqpProperties, Channel, ConnectionBlockedNotification, Consumer, ConsumerMessage,
+    ConsumerOptions, Publish, QueueDeclareOptions,
 };
-use crossbeam_channel::{never, select};
+use crossbeam_channel::{Receiver, never, select};
 
-use crate::amqp::link::Link;
+use crate::amqp::link::{CALL, Link};
 use crate::listen::Event;
 use crate::listen::courier::{Courier, Order};
 use crate::listen::message::{Address, Delivery, Message};
 
-/// How long the broker may take over one call.
-const CALL: Duration = Duration::from_secs(10);
-
-/// What the broker waits for us to acknowledge.
+/// What the broker waits for us to acknowledge, and how to reach it and the requests.
 struct Session<'a> {
+    courier: &'a Courier,
+    link: &'a Link,
     channel: &'a Channel,
+    consumer: &'a Consumer<'a>,
     connection: u64,
     unanswered: HashMap<u64, amiquip::Delivery>,
-    draining: &'a Cell<bool>,
 }
 
 /// Declares the queue as every client does, says that it is there, and serves it until the courier
@@ -38,59 +36,71 @@ pub(crate) fn serve(
     let queue = courier.queue.as_str();
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     link.call(CALL, || channel.queue_declare(queue, durable))?;
-    let calm = || channel.qos(0, courier.window, false);
-    link.call(CALL, calm)?;
+    link.call(CALL, || channel.qos(0, courier.prefetch, false))?;
     let consumer = link.call(CALL, || channel.basic_consume(queue, ConsumerOptions::default()))?;
     // The consumer stays until the end, cancelled or not: the connection would break if it went
     // while messages come in.
-    let mut messages = consumer.receiver().clone();
+    let messages = consumer.receiver().clone();
     let _parting = link.bound_parting();
-    let mut session =
-        Session { channel, connection, unanswered: HashMap::new(), draining: &courier.draining };
+    let unanswered = HashMap::new();
+    let session = Session { courier, link, channel, consumer: &consumer, connection, unanswered };
     is_there();
-    loop {
-        select! {
-            recv(messages) -> message => match message {
-                Ok(message) => if let Some(message) = session.receive(message)? {
-                    courier.tell(Event::Arrived(message));
-                },
-                // Nothing comes any more; what was taken can still be answered.
-                Err(_) if session.draining.get() => messages = never(),
-                Err(_) => return Err(amiquip::Error::EventLoopDropped),
-            },
-            recv(courier.orders) -> order => match order {
-                Ok(Order::Finish { delivery, reply }) => session.finish(delivery, reply)?,
-                Ok(Order::HandBack(delivery)) => session.hand_back(delivery)?,
-                Ok(Order::Drain) if session.draining.get() => {}
-                Ok(Order::Drain) => {
-                    session.draining.set(true);
-                    link.call(CALL, || consumer.cancel())?;
-                }
-                // Its answer comes after the broker has read all that we sent before.
-                Ok(Order::Close) | Err(_) => return link.call(CALL, calm),
-            },
-            recv(link.blocked) -> note => match note {
-                Ok(ConnectionBlockedNotification::Blocked(why)) => {
-                    courier.tell(Event::Blocked(Some(why)));
-                }
-                Ok(ConnectionBlockedNotification::Unblocked) => courier.tell(Event::Blocked(None)),
-                // It lives as long as the connection, consumer or not.
-                Err(_) => return Err(amiquip::Error::EventLoopDropped),
-            },
-        }
-    }
+    session.run(messages)
 }
 
 impl Session<'_> {
+    fn run(mut self, mut messages: Receiver<ConsumerMessage>) -> amiquip::Result<()> {
+        loop {
+            select! {
+                recv(messages) -> message => match message {
+                    Ok(message) => if let Some(message) = self.receive(message)? {
+                        self.courier.tell(Event::Arrived(message));
+                    },
+                    // Nothing comes any more; what was taken can still be answered.
+                    Err(_) if self.is_draining() => messages = never(),
+                    Err(_) => return Err(amiquip::Error::EventLoopDropped),
+                },
+                recv(self.courier.orders) -> order => match order {
+                    Ok(Order::Finish { delivery, reply }) => self.finish(delivery, reply)?,
+                    Ok(Order::HandBack(delivery)) => self.hand_back(delivery)?,
+                    Ok(Order::Drain) => self.drain()?,
+                    // The answer to it comes after the broker has read all that we sent before.
+                    Ok(Order::Close) | Err(_) => return self.link.call(
+                        CALL, || self.channel.qos(0, self.courier.prefetch, false)),
+                },
+                // It lives as long as the connection, consumer or not.
+                recv(self.link.blocked) -> note => match note {
+                    Ok(note) => self.courier.tell(Event::Blocked(match note {
+                        ConnectionBlockedNotification::Blocked(why) => Some(why),
+                        ConnectionBlockedNotification::Unblocked => None,
+                    })),
+                    Err(_) => return Err(amiquip::Error::EventLoopDropped),
+                },
+            }
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.courier.draining.get()
+    }
+
+    /// Takes no more messages.
+    fn drain(&self) -> amiquip::Result<()> {
+        if self.courier.draining.replace(true) {
+            return Ok(());
+        }
+        self.link.call(CALL, || self.consumer.cancel())
+    }
+
     /// What the broker has to say: a message, or that it has no more.
     fn receive(&mut self, message: ConsumerMessage) -> amiquip::Result<Option<Message>> {
         match message {
-            ConsumerMessage::Delivery(delivery) if self.draining.get() => {
+            ConsumerMessage::Delivery(delivery) if self.is_draining() => {
                 delivery.nack(self.channel, true)?;
                 Ok(None)
             }
             ConsumerMessage::Delivery(delivery) => Ok(Some(self.take(delivery))),
-            ConsumerMessage::ClientCancelled if self.draining.get() => Ok(None),
+            ConsumerMessage::ClientCancelled if self.is_draining() => Ok(None),
             ConsumerMessage::ServerClosedChannel(why)
             | ConsumerMessage::ServerClosedConnection(why) => Err(why),
             ConsumerMessage::ServerCancelled => Err(amiquip::Error::ServerClosedChannel {

@@ -19,9 +19,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long a filter may take to end when it is not needed any more.
 const FINISH: Duration = Duration::from_secs(30);
 
-/// What every worker does the same way.
+/// Which filter each worker runs, and for how long.
 #[derive(Debug, Clone)]
-pub(crate) struct Craft {
+pub(crate) struct FilterSpec {
     pub(crate) command: Vec<OsString>,
     /// How long a filter is kept without work.
     pub(crate) idle: Duration,
@@ -44,7 +44,11 @@ enum Order {
 
 impl Worker {
     /// Starts the thread. Its answers are events, with its number.
-    pub(crate) fn start(number: usize, craft: Craft, events: Sender<Event>) -> io::Result<Worker> {
+    pub(crate) fn start(
+        number: usize,
+        spec: FilterSpec,
+        events: Sender<Event>,
+    ) -> io::Result<Worker> {
         let (orders, received) = unbounded();
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             let mut filter: Option<Filter> = None;
@@ -54,11 +58,11 @@ impl Worker {
                 let order = match &filter {
                     // A thread that has nothing running has nothing to wake up for.
                     None => received.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                    Some(_) => received.recv_timeout(craft.idle),
+                    Some(_) => received.recv_timeout(spec.idle),
                 };
                 match order {
                     Ok(Order::Work { ticket, line, until }) => {
-                        let answer = craft.work(&mut filter, &line, until);
+                        let answer = spec.work(&mut filter, &line, until);
                         let _ = events.send(Event::Answered { worker: number, ticket, answer });
                     }
                     Err(RecvTimeoutError::Timeout) => {
@@ -90,7 +94,7 @@ impl Worker {
     }
 }
 
-impl Craft {
+impl FilterSpec {
     /// The filter's answer, or ours in its place.
     fn work(&self, current: &mut Option<Filter>, line: &[u8], until: Deadline) -> Vec<u8> {
         if until.passed() {

@@ -1,4 +1,4 @@
-//! The listener's day: from event to event, and how it ends.
+//! The listener's work, from event to event, and how it ends.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::amqp::QueueName;
 use crate::listen::Event;
-use crate::listen::desk::Desk;
-use crate::listen::notify::Manager;
+use crate::listen::notify::Reporter;
+use crate::listen::requests::Requests;
 
 /// How long the courier may take to close the connection.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -16,46 +16,48 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How often requests that wait are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How often the service manager is told of numbers that change.
-const REPORT: Duration = Duration::from_secs(5);
-
-/// What is to be done when, and what was last said.
-struct Day<'a> {
-    manager: &'a Manager,
-    queue: &'a QueueName,
+/// The requests, and the connection that they come by.
+struct Service {
+    requests: Requests,
+    reporter: Reporter,
+    queue: QueueName,
     /// The broker that we serve the queue on, or why we do not.
     state: Result<String, String>,
     blocked: Option<String>,
     /// What was logged since the last connection.
     told: HashSet<String>,
     connection: u64,
-    is_ready: bool,
-    said: String,
-    report: Instant,
+    /// When requests that wait were last looked at.
     looked: Instant,
-    beat: Option<Instant>,
 }
 
 /// Goes on until it is told to stop, and then until all that runs has ended, or `grace` is over.
 pub(crate) fn run(
-    mut desk: Desk,
+    requests: Requests,
     events: &Receiver<Event>,
-    manager: &Manager,
-    queue: &QueueName,
+    reporter: Reporter,
+    queue: QueueName,
     grace: Duration,
 ) {
-    let mut day = Day::begin(manager, queue);
+    let mut service = Service {
+        requests,
+        reporter,
+        queue,
+        state: Err("connecting".to_owned()),
+        blocked: None,
+        told: HashSet::new(),
+        connection: 0,
+        looked: Instant::now(),
+    };
     loop {
-        match next(events, day.wake(&desk)) {
+        match next(events, service.wake()) {
             Some(Event::Stop) => break,
-            Some(event) => day.handle(event, &mut desk),
+            Some(event) => service.handle(event),
             None => {}
         }
-        day.routine(&mut desk);
+        service.routine();
     }
-    log::info!("stopping: {} running, {} waiting", desk.running(), desk.waiting());
-    manager.tell("STOPPING=1");
-    day.end(desk, events, Instant::now() + grace);
+    service.end(events, Instant::now() + grace);
 }
 
 /// The next event, unless nothing happens until then.
@@ -68,36 +70,20 @@ fn next(events: &Receiver<Event>, until: Option<Instant>) -> Option<Event> {
     event.ok()
 }
 
-impl<'a> Day<'a> {
-    fn begin(manager: &'a Manager, queue: &'a QueueName) -> Day<'a> {
-        let now = Instant::now();
-        Day {
-            manager,
-            queue,
-            state: Err("connecting".to_owned()),
-            blocked: None,
-            told: HashSet::new(),
-            connection: 0,
-            is_ready: false,
-            said: String::new(),
-            report: now,
-            looked: now,
-            beat: manager.watchdog.map(|_| now),
-        }
-    }
-
+impl Service {
     /// When there is something to do without an event. `None`: an idle listener sleeps.
-    fn wake(&self, desk: &Desk) -> Option<Instant> {
-        let look = (desk.waiting() > 0).then_some(self.looked + LOOK);
-        let is_news = self.manager.is_there() && self.status(desk) != self.said;
-        let report = is_news.then_some(self.report);
-        [look, report, self.beat].into_iter().flatten().min()
+    fn wake(&self) -> Option<Instant> {
+        let look = (self.requests.waiting() > 0).then_some(self.looked + LOOK);
+        let report = self.reporter.wake(|| self.status());
+        [look, report].into_iter().flatten().min()
     }
 
-    fn handle(&mut self, event: Event, desk: &mut Desk) {
+    fn handle(&mut self, event: Event) {
         match event {
-            Event::Arrived(message) => desk.take(message),
-            Event::Answered { worker, ticket, answer } => desk.answer(worker, ticket, answer),
+            Event::Arrived(message) => self.requests.take(message),
+            Event::Answered { worker, ticket, answer } => {
+                self.requests.answer(worker, ticket, answer);
+            }
             Event::Connected { connection, broker } => {
                 log::info!("serving {} on {broker}", self.queue);
                 self.connection = connection;
@@ -110,7 +96,7 @@ impl<'a> Day<'a> {
                     log::warn!("{why}");
                 }
                 if connection == self.connection {
-                    desk.lose_connection();
+                    self.requests.lose_connection();
                 }
                 self.change(Err(why));
             }
@@ -120,7 +106,7 @@ impl<'a> Day<'a> {
                     None => log::info!("the broker takes messages again"),
                 }
                 self.blocked = why;
-                self.report = Instant::now();
+                self.reporter.hurry();
             }
             Event::Retired | Event::Closed | Event::Stop => {}
         }
@@ -131,67 +117,56 @@ impl<'a> Day<'a> {
     fn change(&mut self, state: Result<String, String>) {
         self.state = state;
         self.blocked = None;
-        self.report = Instant::now();
-        if !self.is_ready {
-            self.is_ready = true;
-            self.manager.tell("READY=1");
-        }
+        self.reporter.hurry();
+        self.reporter.ready();
     }
 
-    fn status(&self, desk: &Desk) -> String {
-        let numbers = format!(
-            "{} running, {} waiting, {} answered",
-            desk.running(),
-            desk.waiting(),
-            desk.count
-        );
+    fn status(&self) -> String {
+        let Service { requests, queue, .. } = self;
+        let (running, waiting) = (requests.running(), requests.waiting());
+        let numbers = format!("{running} running, {waiting} waiting, {} answered", requests.count);
         match (&self.state, &self.blocked) {
             (Ok(broker), Some(why)) => format!("{broker} takes no answers ({why}); {numbers}"),
-            (Ok(broker), None) => format!("serving {} on {broker}; {numbers}", self.queue),
+            (Ok(broker), None) => format!("serving {queue} on {broker}; {numbers}"),
             (Err(why), _) => format!("{why}; {numbers}"),
         }
     }
 
-    fn routine(&mut self, desk: &mut Desk) {
+    /// What is to be done whatever happens.
+    fn routine(&mut self) {
         let now = Instant::now();
         if now >= self.looked + LOOK {
             self.looked = now;
-            desk.expire();
+            self.requests.expire();
         }
-        if let (Some(beat), Some(every)) = (self.beat, self.manager.watchdog)
-            && now >= beat
-        {
-            self.manager.tell("WATCHDOG=1");
-            self.beat = Some(now + every);
-        }
-        if now >= self.report && self.manager.is_there() {
-            let status = self.status(desk);
-            if status != self.said {
-                self.manager.tell(&format!("STATUS={status}"));
-                self.said = status;
-                self.report = now + REPORT;
-            }
+        self.reporter.alive();
+        if self.reporter.is_due() {
+            self.reporter.report(self.status());
         }
     }
 
     /// Takes no more, and ends what there is.
-    fn end(&mut self, mut desk: Desk, events: &Receiver<Event>, until: Instant) {
-        desk.hand_back();
-        while desk.running() > 0 && Instant::now() < until {
-            let wake = self.beat.map_or(until, |beat| beat.min(until));
-            self.routine(&mut desk);
+    fn end(mut self, events: &Receiver<Event>, until: Instant) {
+        let (running, waiting) = (self.requests.running(), self.requests.waiting());
+        log::info!("stopping: {running} running, {waiting} waiting");
+        self.reporter.stopping();
+        self.requests.hand_back();
+        while self.requests.running() > 0 && Instant::now() < until {
+            let wake = self.reporter.beat().map_or(until, |beat| beat.min(until));
+            self.routine();
             match next(events, Some(wake)) {
                 Some(Event::Stop) => return log::warn!("stopping at once"),
-                Some(Event::Arrived(message)) => desk.decline(&message),
+                Some(Event::Arrived(message)) => self.requests.decline(&message),
                 None => {}
-                Some(event) => self.handle(event, &mut desk),
+                Some(event) => self.handle(event),
             }
         }
-        if desk.running() > 0 {
-            log::warn!("{} requests still run: the next listener gets them", desk.running());
+        let left = self.requests.running();
+        if left > 0 {
+            log::warn!("{left} requests still run: the next listener gets them");
         }
-        desk.close();
-        let filters = if desk.running() > 0 { 0 } else { desk.dismiss() };
+        self.requests.close();
+        let filters = if left > 0 { 0 } else { self.requests.dismiss() };
         self.await_the_end(filters, events, until);
     }
 

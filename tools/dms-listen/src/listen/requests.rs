@@ -1,4 +1,5 @@
-//! Where it is decided what becomes of each message: who gets it, and who gets which answer.
+//! The requests that are neither answered nor handed back: what becomes of each, who gets it, and
+//! who gets which answer.
 
 use std::collections::HashMap;
 
@@ -10,17 +11,17 @@ use crate::listen::answered::{Answered, Identity};
 use crate::listen::courier::Order;
 use crate::listen::message::{Address, Delivery, Message, Rules, Work};
 use crate::listen::schedule::{Schedule, Ticket};
-use crate::listen::worker::{Craft, Worker};
+use crate::listen::worker::{FilterSpec, Worker};
 
-/// All requests that are neither answered nor handed back.
-pub(crate) struct Desk {
+/// All of them, and who works on them.
+pub(crate) struct Requests {
     rules: Rules,
-    craft: Craft,
+    filter: FilterSpec,
     jobs: usize,
-    window: usize,
+    prefetch: usize,
     events: Sender<Event>,
     courier: Sender<Order>,
-    requests: HashMap<Ticket, Request>,
+    open: HashMap<Ticket, Request>,
     /// Those of them that can be recognised if they come again.
     known: HashMap<Identity, Ticket>,
     next: Ticket,
@@ -44,30 +45,30 @@ struct Request {
     deliveries: Vec<Delivery>,
 }
 
-impl Desk {
+impl Requests {
     pub(crate) fn new(
         rules: Rules,
-        craft: Craft,
+        filter: FilterSpec,
         jobs: usize,
-        window: u16,
+        prefetch: u16,
         events: Sender<Event>,
         courier: Sender<Order>,
-    ) -> Desk {
-        Desk {
+    ) -> Requests {
+        Requests {
             rules,
-            craft,
+            filter,
             jobs,
-            window: window.into(),
+            prefetch: prefetch.into(),
             events,
             courier,
-            requests: HashMap::new(),
+            open: HashMap::new(),
             known: HashMap::new(),
             next: 0,
             schedule: Schedule::default(),
             workers: Vec::new(),
             idle: Vec::new(),
             running: HashMap::new(),
-            answered: Answered::new(window.into()),
+            answered: Answered::new(prefetch.into()),
             count: 0,
         }
     }
@@ -116,7 +117,7 @@ impl Desk {
                 let address = message.address;
                 let request =
                     Request { line, until, address, identity, deliveries: vec![delivery] };
-                self.requests.insert(ticket, request);
+                self.open.insert(ticket, request);
                 self.schedule.add(ticket, key);
                 self.make_room();
             }
@@ -131,7 +132,7 @@ impl Desk {
             self.send(&[message.delivery], message.address.clone(), answer);
             return true;
         }
-        let Some(request) = self.known.get(identity).and_then(|t| self.requests.get_mut(t)) else {
+        let Some(request) = self.known.get(identity).and_then(|t| self.open.get_mut(t)) else {
             return false;
         };
         request.deliveries.push(message.delivery);
@@ -142,7 +143,7 @@ impl Desk {
     /// one of them is refused.
     fn make_room(&mut self) {
         let has_hands = self.running.len() < self.jobs;
-        if self.requests.len() < self.window || self.schedule.is_ready() || !has_hands {
+        if self.open.len() < self.prefetch || self.schedule.is_ready() || !has_hands {
             return;
         }
         let Some(ticket) = self.schedule.drop_from_longest() else { return };
@@ -155,7 +156,7 @@ impl Desk {
         while self.schedule.is_ready() && self.running.len() < self.jobs {
             let Some(worker) = self.idle.pop().or_else(|| self.hire()) else { return };
             let Some((ticket, key)) = self.schedule.begin() else { return };
-            let Some(request) = self.requests.get_mut(&ticket) else { continue };
+            let Some(request) = self.open.get_mut(&ticket) else { continue };
             let line = std::mem::take(&mut request.line);
             self.workers[worker].give(ticket, line, request.until);
             self.running.insert(ticket, key);
@@ -164,7 +165,7 @@ impl Desk {
 
     fn hire(&mut self) -> Option<usize> {
         let number = self.workers.len();
-        match Worker::start(number, self.craft.clone(), self.events.clone()) {
+        match Worker::start(number, self.filter.clone(), self.events.clone()) {
             Ok(worker) => {
                 self.workers.push(worker);
                 Some(number)
@@ -189,7 +190,7 @@ impl Desk {
 
     /// The request is over.
     fn finish(&mut self, ticket: Ticket, answer: Vec<u8>) {
-        let Some(request) = self.requests.remove(&ticket) else { return };
+        let Some(request) = self.open.remove(&ticket) else { return };
         self.count += 1;
         let sent_on = request.deliveries.first().map(|delivery| delivery.connection);
         self.send(&request.deliveries, request.address, answer.clone());
@@ -212,8 +213,8 @@ impl Desk {
 
     /// Answers those that have waited too long.
     pub(crate) fn expire(&mut self) {
-        let requests = &self.requests;
-        let late = |ticket| requests.get(&ticket).is_some_and(|request| request.until.passed());
+        let open = &self.open;
+        let late = |ticket| open.get(&ticket).is_some_and(|request| request.until.passed());
         for ticket in self.schedule.take_out(late) {
             let text = "timeout: it was not begun in time, earlier requests took too long";
             self.finish(ticket, text_of(&Response::error(ErrorCode::Timeout, text)));
@@ -227,7 +228,7 @@ impl Desk {
         for ticket in self.schedule.take_out(|_| true) {
             self.forget(ticket);
         }
-        for request in self.requests.values_mut() {
+        for request in self.open.values_mut() {
             request.deliveries.clear();
         }
     }
@@ -248,7 +249,7 @@ impl Desk {
     }
 
     fn forget(&mut self, ticket: Ticket) -> Vec<Delivery> {
-        let Some(request) = self.requests.remove(&ticket) else { return Vec::new() };
+        let Some(request) = self.open.remove(&ticket) else { return Vec::new() };
         self.unlearn(&request.identity, ticket);
         request.deliveries
     }
