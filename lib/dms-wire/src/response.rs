@@ -138,6 +138,17 @@ impl Response {
         Response::invalid(&Invalid::new("the request is longer than 1 MiB"))
     }
 
+    /// The answer where other jobs use the target: nothing was to be done.
+    pub fn released() -> Self {
+        let text = "Ledger updated, physical mount retained for other jobs";
+        Response { unmounted: Some(false), ..Response::success(text) }
+    }
+
+    /// The line, without its newline.
+    pub fn to_line(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a response is plain data")
+    }
+
     /// Whether this says error.
     pub fn is_error(&self) -> bool {
         self.status == Status::Error

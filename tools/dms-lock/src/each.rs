@@ -43,9 +43,9 @@ pub(crate) fn serve(
     let mut lines = lines.context("unable to read", "stdin")?;
     while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let answer = match line {
-            Line::TooLong => error_line(&Response::too_long()),
+            Line::TooLong => Response::too_long().to_line(),
             Line::Text(line) => match Request::peek(&line) {
-                Err(why) => error_line(&Response::invalid(&why)),
+                Err(why) => Response::invalid(&why).to_line(),
                 Ok((target, deadline)) => {
                     answer(rules, &mut filter, command, &line, &target, deadline)?
                 }
@@ -75,7 +75,7 @@ fn answer(
 ) -> Result<Vec<u8>, Failure> {
     let _held = match lock(rules, target, deadline) {
         Ok(held) => held,
-        Err(response) => return Ok(error_line(&response)),
+        Err(response) => return Ok(response.to_line()),
     };
     let mut running = match filter.current.take_if(|running| !running.is_spent()) {
         Some(running) => running,
@@ -95,7 +95,7 @@ fn answer(
         Err(why) => {
             let hangs = if matches!(why, Lost::TimedOut) { Hangs::Yes } else { Hangs::No };
             filter.lose(running, hangs)?;
-            Ok(error_line(&explain(why, patience)))
+            Ok(explain(why, patience).to_line())
         }
     }
 }
@@ -147,10 +147,6 @@ fn lock(
         Ok(Err(busy)) => Err(Response::error(ErrorCode::LockTimeout, format!("timeout: {busy}"))),
         Err(why) => Err(Response::error(ErrorCode::Internal, why.to_string())),
     }
-}
-
-fn error_line(response: &Response) -> Vec<u8> {
-    serde_json::to_vec(response).expect("a response is plain data")
 }
 
 /// What the filter's own end says; if that is nothing, 1 where any answer said error.

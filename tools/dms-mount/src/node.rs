@@ -137,8 +137,7 @@ impl Node {
         }
         let path = self.path(request)?;
         if decision == Decision::Release {
-            let text = "Ledger updated, physical mount retained for other jobs";
-            return Ok(Response { unmounted: Some(false), ..Response::success(text) });
+            return Ok(Response::released());
         }
         let wanted = match decision {
             Decision::Mount => Some(request.target.check_mountable()?),

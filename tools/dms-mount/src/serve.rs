@@ -33,8 +33,7 @@ pub(crate) fn serve(node: &Node, mut output: impl Write) -> Result<Exit, Failure
         if answer.is_error() {
             exit = Exit::No;
         }
-        let text = serde_json::to_vec(&answer).expect("a response is plain data");
-        if !write(&mut output, &text)? {
+        if !write(&mut output, &answer.to_line())? {
             break;
         }
     }

@@ -47,9 +47,8 @@ impl Fate {
         };
         if let Some(plan) = request.plan.as_ref().filter(|p| p.decision == Decision::Release) {
             // Nothing is to be done there.
-            let text = "Ledger updated, physical mount retained for other jobs";
-            let answer = Response { unmounted: Some(false), ..Response::success(text) };
-            return Fate::Answer(Box::new(Response { plan: Some(plan.clone()), ..answer }));
+            let plan = Some(plan.clone());
+            return Fate::Answer(Box::new(Response { plan, ..Response::released() }));
         }
         match Call::new(&request, timeout) {
             Ok(call) => Fate::Call(Box::new(call)),

@@ -113,8 +113,7 @@ impl<W: Write> Talk<'_, W> {
         if response.is_error() {
             self.exit = Exit::No;
         }
-        let line = serde_json::to_vec(response).expect("a response is plain data");
-        self.write(&line)
+        self.write(&response.to_line())
     }
 
     /// Nobody reads any more: `Lines::while_read` ends the input.

@@ -103,7 +103,7 @@ impl Requests {
         match self.rules.read(&message) {
             Err(refusal) => {
                 self.count += 1;
-                let refusal = text_of(&refusal);
+                let refusal = refusal.to_line();
                 self.send(&[delivery], message.address, refusal.clone());
                 self.answered.keep(identity, refusal, Some(delivery.connection));
             }
@@ -148,7 +148,7 @@ impl Requests {
         }
         let Some(ticket) = self.schedule.drop_from_longest() else { return };
         let text = "too many requests for this target are waiting already";
-        self.finish(ticket, text_of(&Response::error(ErrorCode::Busy, text)));
+        self.finish(ticket, Response::error(ErrorCode::Busy, text).to_line());
     }
 
     /// Hands out what can be begun.
@@ -217,7 +217,7 @@ impl Requests {
         let late = |ticket| open.get(&ticket).is_some_and(|request| request.until.passed());
         for ticket in self.schedule.take_out(late) {
             let text = "timeout: it was not begun in time, earlier requests took too long";
-            self.finish(ticket, text_of(&Response::error(ErrorCode::Timeout, text)));
+            self.finish(ticket, Response::error(ErrorCode::Timeout, text).to_line());
         }
         self.assign();
     }
@@ -271,8 +271,4 @@ impl Requests {
     pub(crate) fn close(&self) {
         self.order(Order::Close);
     }
-}
-
-fn text_of(response: &Response) -> Vec<u8> {
-    serde_json::to_vec(response).expect("a response is plain data")
 }

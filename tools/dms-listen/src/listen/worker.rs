@@ -99,7 +99,7 @@ impl FilterSpec {
     fn work(&self, current: &mut Option<Filter>, line: &[u8], until: Deadline) -> Vec<u8> {
         if until.passed() {
             let text = "timeout: the deadline passed before the request was begun";
-            return text_of(&Response::error(ErrorCode::Timeout, text));
+            return Response::error(ErrorCode::Timeout, text).to_line();
         }
         let fit = current.take_if(|filter| !filter.is_spent());
         let mut filter = match fit {
@@ -108,7 +108,7 @@ impl FilterSpec {
                 end(current.take());
                 match Filter::start(&mut self.command()) {
                     Ok(filter) => filter,
-                    Err(why) => return text_of(&self.cannot_start(&why)),
+                    Err(why) => return self.cannot_start(&why).to_line(),
                 }
             }
         };
@@ -125,7 +125,7 @@ impl FilterSpec {
                 } else {
                     end(Some(filter));
                 }
-                text_of(&response)
+                response.to_line()
             }
         }
     }
@@ -154,10 +154,6 @@ fn explain(lost: Lost) -> Response {
         Lost::Ended | Lost::Confused => ErrorCode::Internal,
     };
     Response::error(code, format!("{lost}; the outcome is unknown"))
-}
-
-fn text_of(response: &Response) -> Vec<u8> {
-    serde_json::to_vec(response).expect("a response is plain data")
 }
 
 fn end(filter: Option<Filter>) {
