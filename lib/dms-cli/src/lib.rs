@@ -8,8 +8,10 @@ mod exit;
 mod host;
 mod logging;
 mod settings;
+mod url;
 
 pub use args::{parse, refuse};
 pub use exit::{Context, Exit, Failure, main, plain};
 pub use host::{boot_id, node_name, random_id};
-pub use settings::{SettingError, Settings};
+pub use settings::{SettingError, Settings, seconds};
+pub use url::{ESCAPE_PASSWORD, unescape};

@@ -91,7 +91,7 @@ impl Settings {
                 text("DMS_MOUNT_BASE_PATH")?.as_deref().unwrap_or(MOUNT_BASE),
             )?,
         };
-        let request_timeout = seconds("DMS_REQUEST_TIMEOUT", text("DMS_REQUEST_TIMEOUT")?)?;
+        let request_timeout = timeout("DMS_REQUEST_TIMEOUT", text("DMS_REQUEST_TIMEOUT")?)?;
         if request_timeout.is_zero() {
             return Err(SettingError("DMS_REQUEST_TIMEOUT is 0: no request could be done".into()));
         }
@@ -99,7 +99,7 @@ impl Settings {
             db_url: text("DMS_DB_URL")?
                 .unwrap_or_else(|| format!("sqlite:///{}", state_dir.join("ledger.db").display())),
             lock_dir: directory("DMS_LOCK_DIR", "/var/lock/trilio-dms")?,
-            lock_timeout: seconds("DMS_LOCK_TIMEOUT", text("DMS_LOCK_TIMEOUT")?)?,
+            lock_timeout: timeout("DMS_LOCK_TIMEOUT", text("DMS_LOCK_TIMEOUT")?)?,
             request_timeout,
             mount_bases: bases,
             rabbitmq_url: text("DMS_RABBITMQ_URL")?,
@@ -134,14 +134,17 @@ fn mount_bases(name: &str, value: &str) -> Result<Vec<PathBuf>, SettingError> {
     Ok(bases)
 }
 
-/// 300 seconds unless told; at most a year, so that it can be added to any clock.
-fn seconds(name: &str, value: Option<String>) -> Result<Duration, SettingError> {
+/// A time that is given in seconds: from 0 to a year, so that it can be added to any clock.
+pub fn seconds(seconds: f64) -> Option<Duration> {
     const YEAR: f64 = 365.0 * 86_400.0;
+    (0.0..=YEAR).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+}
+
+/// 300 seconds unless told.
+fn timeout(name: &str, value: Option<String>) -> Result<Duration, SettingError> {
     let Some(value) = value else { return Ok(Duration::from_secs(300)) };
-    match value.parse::<f64>() {
-        Ok(seconds) if (0.0..=YEAR).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(SettingError(format!("{name} {value:?} is not a number of seconds"))),
-    }
+    let timeout = value.parse().ok().and_then(seconds);
+    timeout.ok_or_else(|| SettingError(format!("{name} {value:?} is not a number of seconds")))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dms_cli::{ESCAPE_PASSWORD, unescape};
 use dms_wire::Secret;
-use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::schema::{self, Dialect};
@@ -93,9 +93,9 @@ fn mysql(rest: &str) -> Result<Server, String> {
     // Whatever driver Python would use, it is one scheme to us.
     let url = Url::parse(&format!("mysql://{rest}")).map_err(|why| format!("is no URL: {why}"))?;
     if url.fragment().is_some() || url.path().contains('@') {
-        return Err("in a user name or password, write # as %23, / as %2F and ? as %3F".into());
+        return Err(ESCAPE_PASSWORD.into());
     }
-    let database = decode(url.path().trim_start_matches('/'), "the database")?;
+    let database = unescape(url.path().trim_start_matches('/'), "the database")?;
     if database.is_empty() || database.contains('/') {
         return Err("names no database: mysql://USER:PASSWORD@HOST/DATABASE".into());
     }
@@ -105,9 +105,9 @@ fn mysql(rest: &str) -> Result<Server, String> {
         host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
         port: url.port().unwrap_or(3306),
         socket: None,
-        user: user.map(|user| decode(user, "the user name")).transpose()?,
+        user: user.map(|user| unescape(user, "the user name")).transpose()?,
         password: match url.password() {
-            Some(password) => Some(Secret::new(decode(password, "the password")?)),
+            Some(password) => Some(Secret::new(unescape(password, "the password")?)),
             None => None,
         },
         database,
@@ -162,11 +162,6 @@ fn set(server: &mut Server, name: &str, value: &str) -> Result<(), String> {
         _ => return Err("has a parameter that dms does not know".into()),
     }
     Ok(())
-}
-
-fn decode(text: &str, what: &str) -> Result<String, String> {
-    let text = percent_decode_str(text).decode_utf8();
-    text.map(|text| text.into_owned()).map_err(|_| format!("{what} is not UTF-8"))
 }
 
 #[cfg(test)]

@@ -20,11 +20,8 @@ pub(crate) fn own_queue(settings: &Settings) -> Result<QueueName, Failure> {
     queue.map_err(|why| Failure::permanent(format!("DMS_NODE_ID: {why}")))
 }
 
-/// The value of an option, up to a year: more could not be added to the clock.
+/// The value of an option.
 pub(crate) fn seconds(option: &str, seconds: f64) -> Result<Duration, Failure> {
-    if (0.0..=365.0 * 86_400.0).contains(&seconds) {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(refuse(&format!("{option} {seconds} is not a number of seconds")))
-    }
+    dms_cli::seconds(seconds)
+        .ok_or_else(|| refuse(&format!("{option} {seconds} is not a number of seconds")))
 }

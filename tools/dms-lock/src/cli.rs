@@ -66,13 +66,10 @@ impl Args {
         let wait = match self.wait {
             _ if self.nonblock => Wait::No,
             Some(0.0) => Wait::No,
-            // Up to a year: more could not be added to the clock.
-            Some(seconds) if (0.0..=365.0 * 86_400.0).contains(&seconds) => {
-                Wait::For(Duration::from_secs_f64(seconds))
-            }
-            Some(seconds) => {
-                return Err(refuse(&format!("-w {seconds} is not a number of seconds")));
-            }
+            Some(seconds) => Wait::For(
+                dms_cli::seconds(seconds)
+                    .ok_or_else(|| refuse(&format!("-w {seconds} is not a number of seconds")))?,
+            ),
             None => Wait::For(settings.lock_timeout),
         };
         let (mut names, command) = (self.names, self.command);

@@ -4,9 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dms_cli::{ESCAPE_PASSWORD, unescape};
 use dms_wire::Secret;
-use percent_encoding::percent_decode_str;
 use url::Url;
+
+use crate::amqp::parameters::Parameters;
 
 /// One broker, and how to speak to it.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,11 +123,9 @@ fn read(text: &str) -> Result<Broker, String> {
     // The library's error is one of a few fixed sentences.
     let url = Url::parse(text).map_err(|why| format!("is no URL: {why}"))?;
     // Unescaped in a password, these end it, and what is left of it would be the host.
-    if url.fragment().is_some()
-        || url.path().contains('@')
-        || url.query().is_some_and(|q| q.contains('@'))
-    {
-        return Err("in a user name or password, write # as %23, / as %2F and ? as %3F".into());
+    let holds_host = |part: &str| part.contains('@');
+    if url.fragment().is_some() || holds_host(url.path()) || url.query().is_some_and(holds_host) {
+        return Err(ESCAPE_PASSWORD.into());
     }
     let tls = match url.scheme() {
         "amqp" | "rabbit" => None,
@@ -135,108 +135,32 @@ fn read(text: &str) -> Result<Broker, String> {
     let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost");
     let vhost = match url.path() {
         "" | "/" => "/".to_owned(),
-        path => decode(&path[1..], "the vhost")?,
+        path => unescape(&path[1..], "the vhost")?,
     };
     if vhost.len() > 255 || url.username().len() > 255 {
         return Err("a vhost or user name is longer than 255 bytes".into());
     }
+    let parameters = Parameters::read(&url, tls)?;
+    Ok(Broker {
+        host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+        port: url.port().unwrap_or(if parameters.tls.is_some() { 5671 } else { 5672 }),
+        login: if parameters.is_external { Login::External } else { plain_login(&url)? },
+        tls: parameters.tls,
+        vhost,
+        heartbeat: parameters.heartbeat,
+        connect_timeout: parameters.connect_timeout,
+        attempts: parameters.attempts,
+        retry_delay: parameters.retry_delay,
+    })
+}
+
+fn plain_login(url: &Url) -> Result<Login, String> {
     let user = match url.username() {
         "" => "guest".to_owned(),
-        user => decode(user, "the user name")?,
+        user => unescape(user, "the user name")?,
     };
-    let password = decode(url.password().unwrap_or("guest"), "the password")?;
-    let mut broker = Broker {
-        host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-        port: url.port().unwrap_or(if tls.is_some() { 5671 } else { 5672 }),
-        tls,
-        login: Login::Plain { user, password: Secret::new(password) },
-        vhost,
-        heartbeat: 60,
-        connect_timeout: Duration::from_secs(10),
-        attempts: 1,
-        retry_delay: Duration::from_secs(1),
-    };
-    let mut identity = (None, None);
-    for (name, value) in url.query_pairs() {
-        set(&mut broker, &mut identity, &name, &value)?;
-    }
-    match identity {
-        (None, None) => {}
-        (Some(cert), Some(key)) => {
-            let tls = broker.tls.as_mut().ok_or("certfile is for amqps:// only")?;
-            tls.identity = Some((cert, key));
-        }
-        _ => return Err("certfile and keyfile go together".into()),
-    }
-    Ok(broker)
-}
-
-/// A parameter, by RabbitMQ's name for it or by pika's.
-fn set(
-    broker: &mut Broker,
-    identity: &mut (Option<PathBuf>, Option<PathBuf>),
-    name: &str,
-    value: &str,
-) -> Result<(), String> {
-    let number = || value.parse::<u32>().map_err(|_| format!("{name} is not a number"));
-    let seconds = || match value.parse::<f64>() {
-        Ok(s) if (0.0..=86_400.0).contains(&s) => Ok(Duration::from_secs_f64(s)),
-        _ => Err(format!("{name} is not a number of seconds")),
-    };
-    let tls = |broker: &mut Broker, change: &dyn Fn(&mut Tls)| match &mut broker.tls {
-        Some(tls) => {
-            change(tls);
-            Ok(())
-        }
-        None => Err(format!("{name} is for amqps:// only")),
-    };
-    match name {
-        "heartbeat" => {
-            broker.heartbeat =
-                u16::try_from(number()?).map_err(|_| "heartbeat is more than 65535 s")?;
-        }
-        "connection_attempts" => broker.attempts = number()?.max(1),
-        "retry_delay" => broker.retry_delay = seconds()?,
-        "connection_timeout" => {
-            broker.connect_timeout = Duration::from_millis(number()?.max(1).into());
-        }
-        "socket_timeout" => broker.connect_timeout = seconds()?.max(Duration::from_millis(1)),
-        "cacertfile" => tls(broker, &|tls| tls.ca = Some(value.into()))?,
-        "server_name_indication" => tls(broker, &|tls| tls.name = Some(value.to_owned()))?,
-        "certfile" => identity.0 = Some(value.into()),
-        "keyfile" => identity.1 = Some(value.into()),
-        "verify" if value == "verify_peer" => {}
-        "auth_mechanism" if value.eq_ignore_ascii_case("external") => {
-            broker.login = Login::External;
-        }
-        "auth_mechanism" if value.eq_ignore_ascii_case("plain") => {}
-        // Of pika's, those that change nothing here.
-        "channel_max"
-        | "frame_max"
-        | "locale"
-        | "blocked_connection_timeout"
-        | "stack_timeout"
-        | "backpressure_detection"
-        | "client_properties"
-        | "tcp_options" => {}
-        "verify" => {
-            return Err("verify can only be verify_peer: the broker is always checked".into());
-        }
-        "ssl_options" => {
-            return Err(
-                "ssl_options is not understood: use cacertfile, certfile and keyfile".into()
-            );
-        }
-        "auth_mechanism" => return Err("auth_mechanism is neither plain nor external".into()),
-        // Not quoted: a slip of the pen may put the password here.
-        _ => return Err("there is a parameter that dms does not know".into()),
-    }
-    Ok(())
-}
-
-fn decode(text: &str, what: &str) -> Result<String, String> {
-    let text = percent_decode_str(text).decode_utf8();
-    text.map(|text| text.into_owned()).map_err(|_| format!("{what} is not UTF-8"))
+    let password = unescape(url.password().unwrap_or("guest"), "the password")?;
+    Ok(Login::Plain { user, password: Secret::new(password) })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 pub(crate) mod backoff;
 pub(crate) mod broker;
 pub(crate) mod link;
+mod parameters;
 mod resolve;
 mod time_limit;
 mod tls;
