@@ -7,14 +7,13 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use dms_wire::MAX_LINE;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::kin::Kin;
+use crate::descendants::Descendants;
 
 /// How often to look whether it has ended, in milliseconds: its output may be held open by others.
 const LOOK: u128 = 200;
@@ -29,6 +28,8 @@ pub struct Filter {
     /// `None` once it was closed.
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
+    /// The longest answer that is one, in bytes.
+    longest: usize,
 }
 
 /// Why there is no answer.
@@ -54,11 +55,11 @@ impl fmt::Display for Lost {
 }
 
 impl Filter {
-    /// Starts it, as the leader of a process group.
+    /// Starts it, as the leader of a process group. Its answers may have `longest` bytes.
     ///
     /// # Errors
     /// If it cannot be run.
-    pub fn start(command: &mut Command) -> io::Result<Filter> {
+    pub fn start(command: &mut Command, longest: usize) -> io::Result<Filter> {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).spawn()?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
@@ -66,7 +67,7 @@ impl Filter {
         };
         unblock(stdin.as_fd())?;
         unblock(stdout.as_fd())?;
-        Ok(Filter { child, stdin: Some(stdin), stdout })
+        Ok(Filter { child, stdin: Some(stdin), stdout, longest })
     }
 
     /// Whether it has ended, or said something that nobody asked for, since its last answer.
@@ -147,7 +148,7 @@ impl Filter {
             Ok(length) => {
                 answer.extend_from_slice(&chunk[..length]);
                 match answer.iter().position(|&byte| byte == b'\n') {
-                    None if answer.len() > MAX_LINE => Err(Lost::Confused),
+                    None if answer.len() > self.longest => Err(Lost::Confused),
                     None => Ok(false),
                     Some(at) if at + 1 == answer.len() => {
                         answer.pop();
@@ -196,15 +197,15 @@ impl Filter {
     pub fn kill(mut self) -> io::Result<Option<ExitStatus>> {
         self.stdin = None;
         let end = Instant::now() + PARTING;
-        let kin = Kin::of(self.child.id());
+        let started = Descendants::of(self.child.id());
         self.signal(Signal::SIGTERM);
         let status = self.wait(PARTING)?;
-        while kin.is_alive() && Instant::now() < end {
+        while started.is_alive() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
         }
         // Those that were started since, too.
-        Kin::of(self.child.id()).kill();
-        kin.kill();
+        Descendants::of(self.child.id()).kill();
+        started.kill();
         if status.is_some() { Ok(status) } else { self.wait(PARTING) }
     }
 

@@ -3,7 +3,7 @@
 //! It is a process group, so that it can be ended as a whole, also where it has started groups of
 //! its own. What the lines mean, and when a filter is to be started, is its user's business.
 
+mod descendants;
 mod filter;
-mod kin;
 
 pub use filter::{Filter, Lost};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dms_cli::{Context, Failure, random_id};
 use dms_filter::Lost;
 use dms_flock::life;
+use dms_wire::MAX_LINE;
 
 use crate::locks::LockDir;
 use crate::replace::cannot_run;
@@ -31,8 +32,8 @@ impl Filter {
         let (program, args) = command.split_at(1);
         let mut command = Command::new(&program[0]);
         command.args(args).env(life::VARIABLE, life.path()).env(life::ONE_AT_A_TIME, "1");
-        let running =
-            dms_filter::Filter::start(&mut command).map_err(|why| cannot_run(&program[0], &why))?;
+        let running = dms_filter::Filter::start(&mut command, MAX_LINE)
+            .map_err(|why| cannot_run(&program[0], &why))?;
         // From here on the life lock is the filter's alone.
         drop(passed);
         Ok(Filter { running, life: life.path().to_owned() })

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use dms_filter::{Filter, Lost};
-use dms_wire::{Deadline, ErrorCode, Response};
+use dms_wire::{Deadline, ErrorCode, MAX_LINE, Response};
 
 use crate::listen::Event;
 use crate::listen::schedule::Ticket;
@@ -106,7 +106,7 @@ impl FilterSpec {
             Some(filter) => filter,
             None => {
                 end(current.take());
-                match Filter::start(&mut self.command()) {
+                match Filter::start(&mut self.command(), MAX_LINE) {
                     Ok(filter) => filter,
                     Err(why) => return self.cannot_start(&why).to_line(),
                 }

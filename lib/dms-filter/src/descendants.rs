@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 /// A process group, and the processes below it as far as they are of its session: a daemon that it
 /// has started has left it on purpose. The leader of the group may have ended.
 #[derive(Debug)]
-pub(crate) struct Kin(Vec<Process>);
+pub(crate) struct Descendants(Vec<Process>);
 
 /// A process, known by its start too: numbers are used again.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,22 +24,22 @@ struct Process {
     started: u64,
 }
 
-impl Kin {
-    /// Of the group with this leader, as of now. What cannot be read is not of its kin.
-    pub(crate) fn of(leader: u32) -> Kin {
-        let Ok(leader) = i32::try_from(leader) else { return Kin(Vec::new()) };
-        let all = Kin::everybody();
-        let mut kin: Vec<Process> = all.values().filter(|p| p.group == leader).copied().collect();
+impl Descendants {
+    /// Of the group with this leader, as of now. What cannot be read is none.
+    pub(crate) fn of(leader: u32) -> Descendants {
+        let Ok(leader) = i32::try_from(leader) else { return Descendants(Vec::new()) };
+        let all = Descendants::everybody();
+        let mut found: Vec<Process> = all.values().filter(|p| p.group == leader).copied().collect();
         let mut at = 0;
-        while at < kin.len() {
-            let Process { pid, session, .. } = kin[at];
+        while at < found.len() {
+            let Process { pid, session, .. } = found[at];
             let is_child =
                 |p: &&Process| p.parent == pid && p.session == session && p.group != leader;
             let children: Vec<Process> = all.values().filter(is_child).copied().collect();
-            kin.extend(children);
+            found.extend(children);
             at += 1;
         }
-        Kin(kin)
+        Descendants(found)
     }
 
     fn everybody() -> HashMap<i32, Process> {
@@ -92,7 +92,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn a_group_of_its_own_is_kin_and_a_session_of_its_own_is_not() {
+    fn a_group_of_its_own_is_found_and_a_session_of_its_own_is_not() {
         // In an interactive shell each job is a group of its own.
         let script = "set -m; sleep 60 & setsid sleep 61 & echo; wait";
         let mut child = Command::new("sh")
@@ -105,27 +105,27 @@ mod tests {
         let mut word = [0];
         child.stdout.as_mut().expect("it is piped").read_exact(&mut word).expect("it says so");
         let name = |p: &Process| fs::read_to_string(format!("/proc/{}/cmdline", p.pid));
-        let has = |kin: &Kin, word: &str| {
-            kin.0.iter().any(|p| name(p).is_ok_and(|line| line == format!("sleep\0{word}\0")))
+        let has = |found: &Descendants, word: &str| {
+            found.0.iter().any(|p| name(p).is_ok_and(|line| line == format!("sleep\0{word}\0")))
         };
         let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        let kin = loop {
-            // Both have to be there before what is not kin can be told.
-            let all = Kin(Kin::everybody().into_values().collect());
-            let kin = Kin::of(child.id());
-            if (has(&kin, "60") && has(&all, "61")) || std::time::Instant::now() > end {
-                break kin;
+        let found = loop {
+            // Both have to be there before it can be told which is found.
+            let all = Descendants(Descendants::everybody().into_values().collect());
+            let found = Descendants::of(child.id());
+            if (has(&found, "60") && has(&all, "61")) || std::time::Instant::now() > end {
+                break found;
             }
         };
-        assert!(has(&kin, "60") && !has(&kin, "61"), "{kin:?}");
-        kin.kill();
+        assert!(has(&found, "60") && !has(&found, "61"), "{found:?}");
+        found.kill();
         child.wait().expect("it is ours");
         // It is gone when it has been reaped, which is not ours to do.
-        while has(&kin, "60") && std::time::Instant::now() < end {
+        while has(&found, "60") && std::time::Instant::now() < end {
             std::thread::yield_now();
         }
-        assert!(!has(&kin, "60"));
-        let others = Kin::everybody().into_values().filter(|p| !kin.0.contains(p));
+        assert!(!has(&found, "60"));
+        let others = Descendants::everybody().into_values().filter(|p| !found.0.contains(p));
         for other in others.filter(|p| name(p).is_ok_and(|line| line == "sleep\x0061\0")) {
             let _ = kill(Pid::from_raw(other.pid), Signal::SIGKILL);
         }
