@@ -5,6 +5,7 @@
 //! it depends on a service that happens to run.
 
 mod broker;
+pub mod calling;
 mod certificates;
 mod database;
 mod dice;
@@ -15,6 +16,7 @@ mod listener;
 mod peer;
 mod ports;
 mod process;
+mod remote;
 mod run;
 
 pub use broker::{Broker, Queue};
@@ -25,4 +27,5 @@ pub use lab::{Lab, NODE, mount_source};
 pub use listener::Listener;
 pub use peer::{Handler, Heard, Peer};
 pub use process::{Process, processes_with};
+pub use remote::RemoteLab;
 pub use run::{Run, bin_dir, eventually, is_long_run, run};
