@@ -9,7 +9,7 @@ mod tls;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::process::{Process, processes_with};
 use crate::run::{eventually, run};
+use crate::server::Server;
 
 /// How long a start may take. One takes 3 s where the machine has nothing else to do.
 const START: Duration = Duration::from_secs(90);
@@ -30,8 +31,9 @@ const CTL: &str = "60";
 pub struct Broker {
     root: PathBuf,
     port: u16,
-    epmd: Option<Child>,
-    vm: Option<Child>,
+    epmd: Server,
+    /// The script that starts it becomes erl, and erl becomes the VM.
+    vm: Server,
 }
 
 /// A queue, as rabbitmqctl lists it.
@@ -199,26 +201,24 @@ impl Broker {
 
     /// Stands still: connections stay open, and nothing is answered.
     pub fn suspend(&self) {
-        self.signal(Signal::SIGSTOP);
+        self.vm.suspend();
     }
 
     /// Undoes [`Broker::suspend`].
     pub fn resume(&self) {
-        self.signal(Signal::SIGCONT);
+        self.vm.resume();
     }
 
     /// Stops as an operator would stop it, and waits for that.
     #[track_caller]
     pub fn stop(&mut self) {
-        self.signal(Signal::SIGTERM);
-        self.wait();
+        self.vm.stop();
     }
 
     /// Dies, as in a power cut.
     #[track_caller]
     pub fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
-        self.wait();
+        self.vm.kill();
     }
 
     /// Stops and starts again.
@@ -231,25 +231,14 @@ impl Broker {
     /// Starts, with the port and the data that it had, and waits until it can be used.
     #[track_caller]
     pub fn start_again(&mut self) {
-        assert!(self.vm.is_none(), "the broker runs");
         // The words of this start only: whether it is ready is seen in them.
         let said = fs::File::create(self.root.join(node::SAID)).expect("room for it");
         let errors = said.try_clone().expect("a descriptor");
         let mut server = self.command(node::SERVER);
         server.stdin(Stdio::null()).stdout(said).stderr(errors);
-        self.vm = Some(server.spawn().unwrap_or_else(|why| panic!("{}: {why}", node::SERVER)));
-        let end = Instant::now() + START;
-        while !self.is_ready() {
-            let vm = self.vm.as_mut().expect("it was started");
-            let ended = vm.try_wait().expect("it is ours");
-            let late = Instant::now() > end;
-            assert!(
-                ended.is_none() && !late,
-                "no broker: {ended:?}, late: {late}\n{}",
-                self.tail()
-            );
-            sleep(Duration::from_millis(5));
-        }
+        let spawn = || server.spawn().unwrap_or_else(|why| panic!("{}: {why}", node::SERVER));
+        let vm = std::mem::replace(&mut self.vm, Server::new("broker"));
+        self.vm = vm.start(spawn, START, || self.is_ready(), || self.tail());
     }
 
     /// Whether it has booted, and lets its user in. It does the latter before it has done the
@@ -267,19 +256,6 @@ impl Broker {
         let lines: Vec<&str> = all.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
-
-    fn signal(&self, signal: Signal) {
-        let pid = self.vm.as_ref().expect("the broker runs").id().cast_signed();
-        // The script that starts it becomes erl, and erl becomes the VM.
-        Process { pid, command: String::new() }.signal(signal);
-    }
-
-    #[track_caller]
-    fn wait(&mut self) {
-        let vm = self.vm.as_mut().expect("the broker runs");
-        eventually("the broker's end", || vm.try_wait().expect("it is ours").is_some());
-        self.vm = None;
-    }
 }
 
 impl Drop for Broker {
@@ -291,10 +267,8 @@ impl Drop for Broker {
             for process in &left {
                 process.signal(Signal::SIGKILL);
             }
-            for child in [&mut self.vm, &mut self.epmd].into_iter().flatten() {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+            self.vm.end();
+            self.epmd.end();
             if left.is_empty() || Instant::now() > end {
                 break;
             }

@@ -7,16 +7,13 @@ mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-use nix::sys::signal::Signal;
+use std::time::Duration;
 
 use crate::certificates;
-use crate::process::Process;
-use crate::run::{eventually, run};
+use crate::run::run;
+use crate::server::Server;
 
 /// How long a start may take. One takes 0.1 s where the machine has nothing else to do.
 const START: Duration = Duration::from_secs(60);
@@ -29,7 +26,7 @@ pub struct Database {
     root: PathBuf,
     port: u16,
     options: Vec<String>,
-    server: Option<Child>,
+    server: Server,
 }
 
 impl Database {
@@ -147,26 +144,24 @@ impl Database {
 
     /// Stands still: connections stay open, and nothing is answered.
     pub fn suspend(&self) {
-        self.signal(Signal::SIGSTOP);
+        self.server.suspend();
     }
 
     /// Undoes [`Database::suspend`].
     pub fn resume(&self) {
-        self.signal(Signal::SIGCONT);
+        self.server.resume();
     }
 
     /// Stops as an operator would stop it, and waits for that.
     #[track_caller]
     pub fn stop(&mut self) {
-        self.signal(Signal::SIGTERM);
-        self.wait();
+        self.server.stop();
     }
 
     /// Dies: what it has in its memory, and not in its files, is lost.
     #[track_caller]
     pub fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
-        self.wait();
+        self.server.kill();
     }
 
     /// Stops and starts again.
@@ -179,20 +174,8 @@ impl Database {
     /// Starts, with the port and the data that it had, and waits until it can be used.
     #[track_caller]
     pub fn start_again(&mut self) {
-        assert!(self.server.is_none(), "the database runs");
-        self.server = Some(self.spawn());
-        let end = Instant::now() + START;
-        while !self.is_ready() {
-            let server = self.server.as_mut().expect("it was started");
-            let ended = server.try_wait().expect("it is ours");
-            let late = Instant::now() > end;
-            assert!(
-                ended.is_none() && !late,
-                "no database: {ended:?}, late: {late}\n{}",
-                self.tail()
-            );
-            sleep(Duration::from_millis(2));
-        }
+        let server = std::mem::replace(&mut self.server, Server::new("database"));
+        self.server = server.start(|| self.spawn(), START, || self.is_ready(), || self.tail());
     }
 
     /// The end of what it logged.
@@ -201,26 +184,11 @@ impl Database {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
-
-    fn signal(&self, signal: Signal) {
-        let pid = self.server.as_ref().expect("the database runs").id().cast_signed();
-        Process { pid, command: String::new() }.signal(signal);
-    }
-
-    #[track_caller]
-    fn wait(&mut self) {
-        let server = self.server.as_mut().expect("the database runs");
-        eventually("the database's end", || server.try_wait().expect("it is ours").is_some());
-        self.server = None;
-    }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
+        self.server.end();
         let _ = fs::remove_dir_all(&self.root);
     }
 }

@@ -18,6 +18,7 @@ mod ports;
 mod process;
 mod remote;
 mod run;
+mod server;
 
 pub use broker::{Broker, Queue};
 pub use database::Database;

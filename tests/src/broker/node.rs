@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Broker;
 use crate::ports;
-use crate::run::eventually;
+use crate::server::Server;
 
 /// Where Debian has it: the directory of its programs and, behind them, of its parts.
 pub(super) const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -25,12 +25,16 @@ const DISTRIBUTION: u16 = 1;
 const EPMD: u16 = 2;
 pub(super) const TLS: u16 = 3;
 
+/// How long epmd may take to start.
+const EPMD_START: Duration = Duration::from_secs(30);
+
 impl Broker {
     /// A broker with a directory, ports, and an epmd that runs.
     pub(super) fn prepare() -> Broker {
         assert!(Path::new(SERVER).exists(), "there is no {SERVER}: tests/install-deps.sh");
         let (root, port) = ports::claim("broker", ports::BROKERS, TLS + 1);
-        let mut broker = Broker { root, port, epmd: None, vm: None };
+        let (epmd, vm) = (Server::new("epmd"), Server::new("broker"));
+        let mut broker = Broker { root, port, epmd, vm };
         for dir in ["home", "log", "mnesia", "tree/plugins"] {
             fs::create_dir_all(broker.root.join(dir)).expect("room for it");
         }
@@ -45,8 +49,9 @@ impl Broker {
         let mut epmd = broker.command("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &port.to_string()]);
         epmd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        broker.epmd = Some(epmd.spawn().expect("Erlang has an epmd"));
-        eventually("epmd listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let spawn = || epmd.spawn().expect("Erlang has an epmd");
+        let listens = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        broker.epmd = Server::new("epmd").start(spawn, EPMD_START, listens, String::new);
         broker
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Database;
 use crate::ports;
 use crate::run::run;
+use crate::server::Server;
 
 /// Where Debian has it, and what its tables are made from.
 const SERVER: &str = "/usr/sbin/mariadbd";
@@ -42,7 +43,8 @@ impl Database {
     pub(super) fn prepare() -> Database {
         assert!(Path::new(SERVER).exists(), "there is no {SERVER}: tests/install-deps.sh");
         let (root, port) = ports::claim("database", ports::DATABASES, 1);
-        let database = Database { root, port, options: Vec::new(), server: None };
+        let database =
+            Database { root, port, options: Vec::new(), server: Server::new("database") };
         for dir in ["data", "tmp"] {
             fs::create_dir(database.root.join(dir)).expect("room for it");
         }

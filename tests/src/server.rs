@@ -1,0 +1,101 @@
+//! A server of the tests' own, as a child: how it starts, stands still and ends.
+
+use std::process::{Child, ExitStatus};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::process::Process;
+use crate::run::eventually;
+
+/// One that runs, or has run. It is killed when it is dropped.
+pub(crate) struct Server {
+    name: &'static str,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// One that does not run yet.
+    pub(crate) fn new(name: &'static str) -> Server {
+        Server { name, child: None }
+    }
+
+    /// Starts it, and waits until it can be used.
+    #[track_caller]
+    pub(crate) fn start(
+        mut self,
+        spawn: impl FnOnce() -> Child,
+        patience: Duration,
+        is_ready: impl Fn() -> bool,
+        last_words: impl Fn() -> String,
+    ) -> Server {
+        let name = self.name;
+        assert!(self.child.is_none(), "the {name} runs");
+        self.child = Some(spawn());
+        let end = Instant::now() + patience;
+        while !is_ready() {
+            let ended = self.ended();
+            let late = Instant::now() > end;
+            if ended.is_some() || late {
+                panic!("no {name}: {ended:?}, late: {late}\n{}", last_words());
+            }
+            sleep(Duration::from_millis(3));
+        }
+        self
+    }
+
+    /// Stands still: connections stay open, and nothing is answered.
+    pub(crate) fn suspend(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Undoes [`Server::suspend`].
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Stops as an operator would stop it, and waits for that.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        self.wait();
+    }
+
+    /// Dies, as in a power cut.
+    #[track_caller]
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref();
+        let pid = child.unwrap_or_else(|| panic!("no {} runs", self.name)).id().cast_signed();
+        Process { pid, command: String::new() }.signal(signal);
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().expect("it is ours"))
+    }
+
+    #[track_caller]
+    fn wait(&mut self) {
+        eventually(&format!("the {}'s end", self.name), || self.ended().is_some());
+        self.child = None;
+    }
+
+    /// Ends it, if it runs.
+    pub(crate) fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
