@@ -200,6 +200,7 @@ impl Broker {
     }
 
     /// Stands still: connections stay open, and nothing is answered.
+    #[track_caller]
     pub fn suspend(&self) {
         self.vm.suspend();
     }

@@ -143,6 +143,7 @@ impl Database {
     }
 
     /// Stands still: connections stay open, and nothing is answered.
+    #[track_caller]
     pub fn suspend(&self) {
         self.server.suspend();
     }

@@ -19,6 +19,16 @@ impl Process {
     pub fn signal(&self, signal: Signal) -> bool {
         kill(Pid::from_raw(self.pid), signal).is_ok()
     }
+
+    /// Whether a signal has stopped it, with all its threads: they stop one after the other.
+    pub fn is_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten();
+        let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat"));
+        // The name stands in parentheses and may itself contain some.
+        let is_stopped =
+            |stat: String| stat.rsplit_once(") ").is_some_and(|s| s.1.starts_with('T'));
+        tasks.flatten().all(|task| stat(task).is_ok_and(is_stopped))
+    }
 }
 
 /// All processes that have `text` in their command line or in their environment.

@@ -46,8 +46,10 @@ impl Server {
     }
 
     /// Stands still: connections stay open, and nothing is answered.
+    #[track_caller]
     pub(crate) fn suspend(&self) {
         self.signal(Signal::SIGSTOP);
+        eventually(&format!("the {} stands still", self.name), || self.process().is_stopped());
     }
 
     /// Undoes [`Server::suspend`].
@@ -69,10 +71,13 @@ impl Server {
         self.wait();
     }
 
+    fn process(&self) -> Process {
+        let child = self.child.as_ref().unwrap_or_else(|| panic!("no {} runs", self.name));
+        Process { pid: child.id().cast_signed(), command: String::new() }
+    }
+
     fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref();
-        let pid = child.unwrap_or_else(|| panic!("no {} runs", self.name)).id().cast_signed();
-        Process { pid, command: String::new() }.signal(signal);
+        self.process().signal(signal);
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {
