@@ -17,6 +17,13 @@ pub(crate) enum Command {
     /// What is mounted below the mount base, one JSON line each
     List,
 
+    /// Keep what a daemon says on stdin, as long as it says something
+    #[command(hide = true)]
+    Drain {
+        /// Where
+        log: PathBuf,
+    },
+
     /// Say whether the mount at PATH is alive; may hang, as it may
     #[command(hide = true)]
     Probe {

@@ -1,9 +1,9 @@
 //! FUSE daemons: started with nothing of ours, recognised by more than a number, and waited for.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
+use std::io::{self, PipeWriter};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,8 @@ use dms_wire::Secret;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
 use serde::{Deserialize, Serialize};
+
+use crate::drain;
 
 /// A process that cannot be mistaken for another: numbers are reused, but not with the same start
 /// time in the same boot.
@@ -100,16 +102,18 @@ pub(crate) fn find(entries: &[String]) -> Option<Identity> {
 pub(crate) struct Daemon {
     pub(crate) identity: Identity,
     ended: Receiver<ExitStatus>,
+    drained: Receiver<ExitStatus>,
 }
 
 impl Daemon {
-    /// Starts it in a session of its own, in `/`, its words going to `log`. Of ours it inherits
-    /// nothing: `command` has to say its whole environment, and all our descriptors are
-    /// close-on-exec.
+    /// Starts it in a session of its own, in `/`, and beside it somebody who keeps what it says in
+    /// `log`. Of ours it inherits nothing: `command` has to say its whole environment, and all our
+    /// descriptors are close-on-exec.
     pub(crate) fn start(program: &Path, command: &Launch<'_>, log: &Path) -> io::Result<Self> {
-        let output = log_file(log)?;
+        let (drained, output) = drain(log)?;
         // setsid(1) execs in place: the number is the daemon's.
-        let mut child = Command::new("setsid")
+        let mut daemon = Command::new("setsid");
+        daemon
             .arg(program)
             .args(command.arguments)
             .env_clear()
@@ -117,22 +121,15 @@ impl Daemon {
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()?;
+            .stderr(output);
+        let child = daemon.spawn()?;
+        // Our copies of the pipe: it has to end with the daemon.
+        drop(daemon);
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         // Not yet waited for: even if it has ended, the number is its own.
         let identity = Identity::of(pid)?;
-        let (tell, ended) = channel();
-        // Whenever it ends, tomorrow or next year, somebody has to reap it.
-        thread::spawn(move || {
-            if let Ok(status) = child.wait() {
-                let _ = tell.send(status);
-            }
-        });
-        match identity {
-            Some(identity) => Ok(Daemon { identity, ended }),
-            None => Ok(Daemon { identity: Identity { pid, start: 0, boot: String::new() }, ended }),
-        }
+        let identity = identity.unwrap_or(Identity { pid, start: 0, boot: String::new() });
+        Ok(Daemon { identity, ended: reap(child), drained })
     }
 
     /// How it ended, if it did.
@@ -144,22 +141,43 @@ impl Daemon {
     pub(crate) fn wait(&self, bound: Duration) -> Option<ExitStatus> {
         self.ended.recv_timeout(bound).ok()
     }
+
+    /// Waits until what it has said is in its log; for one that has ended that is soon.
+    pub(crate) fn wait_for_words(&self, bound: Duration) {
+        if !self.identity.is_alive() {
+            let _ = self.drained.recv_timeout(bound);
+        }
+    }
+}
+
+/// Somebody who keeps what is written into the pipe, until its end.
+fn drain(log: &Path) -> io::Result<(Receiver<ExitStatus>, PipeWriter)> {
+    // New ones each time: an earlier daemon may still be writing into the old one.
+    for file in [log, &drain::earlier(log)] {
+        match fs::remove_file(file) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+            _ => {}
+        }
+    }
+    let (reader, writer) = io::pipe()?;
+    Ok((reap(drain::command(log).stdin(reader).spawn()?), writer))
+}
+
+/// Whenever it ends, tomorrow or next year, somebody has to reap it.
+fn reap(mut child: Child) -> Receiver<ExitStatus> {
+    let (tell, ended) = channel();
+    thread::spawn(move || {
+        if let Ok(status) = child.wait() {
+            let _ = tell.send(status);
+        }
+    });
+    ended
 }
 
 /// The command line and the whole environment of a daemon.
 pub(crate) struct Launch<'a> {
     pub(crate) arguments: &'a [String],
     pub(crate) environment: &'a [(String, Secret)],
-}
-
-fn log_file(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    // A new one each time: an earlier daemon may still be writing into the old one.
-    match fs::remove_file(path) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
-        _ => {}
-    }
-    fs::OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

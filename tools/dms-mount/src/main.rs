@@ -8,6 +8,7 @@ mod child;
 mod cli;
 mod credentials;
 mod daemon;
+mod drain;
 mod inventory;
 mod list;
 mod mount;
@@ -35,8 +36,12 @@ fn main() -> ExitCode {
 fn run() -> Result<Exit, Failure> {
     let cli: Cli = dms_cli::parse()?;
     let stdout = std::io::stdout();
-    if let Some(Command::Probe { device, server, path }) = cli.command {
-        return probe::main(&path, &device, server, stdout.lock());
+    match cli.command {
+        Some(Command::Probe { device, server, path }) => {
+            return probe::main(&path, &device, server, stdout.lock());
+        }
+        Some(Command::Drain { log }) => return drain::main(&log),
+        _ => {}
     }
     // The locks of a dms-lock above us are for our run, not for the daemons that outlive it.
     dms_flock::keep_from_children().context("unable to read", "/proc/self/fd")?;

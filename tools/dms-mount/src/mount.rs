@@ -270,8 +270,10 @@ fn launch(
     record.mounted_as = Some(started.mounted_as.clone());
     let outcome = save(act, record)
         .and_then(|()| {
-            s3::wait_until_ready(&started, name, path, act.until)
-                .map_err(|why| explain(act, credentials, &why))
+            s3::wait_until_ready(&started, name, path, act.until).map_err(|why| {
+                started.daemon.wait_for_words(Duration::from_secs(1));
+                explain(act, credentials, &why)
+            })
         })
         .and_then(|mount| {
             record.state = State::Mounted;

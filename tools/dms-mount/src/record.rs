@@ -13,6 +13,7 @@ use dms_wire::{Plan, TargetId, TargetType};
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::Identity;
+use crate::drain;
 use crate::mountinfo::Mount;
 
 /// Where a mount stands.
@@ -149,7 +150,9 @@ impl RunDir {
 
     /// Forgets the target's mount: the PID file last.
     pub(crate) fn forget(&self, target: &TargetId) -> io::Result<()> {
-        for file in [self.record(target), self.daemon_log(target), self.pid_file(target)] {
+        let log = self.daemon_log(target);
+        let logs = [drain::earlier(&log), log];
+        for file in [self.record(target)].into_iter().chain(logs).chain([self.pid_file(target)]) {
             match fs::remove_file(&file) {
                 Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
                 _ => {}
