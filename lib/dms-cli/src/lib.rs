@@ -8,10 +8,12 @@ mod exit;
 mod host;
 mod logging;
 mod settings;
+mod table;
 mod url;
 
 pub use args::{parse, refuse};
 pub use exit::{Context, Exit, Failure, main, plain};
 pub use host::{boot_id, node_name, random_id};
 pub use settings::{SettingError, Settings, seconds};
+pub use table::{Table, quiet_end};
 pub use url::{ESCAPE_PASSWORD, unescape};

@@ -18,7 +18,7 @@ pub use ids::{Host, MAX_PATH, MountPath, OperationId, TargetId, TargetType};
 pub use line::{Line, Lines, MAX_LINE, MAX_REQUEST, read_line, write_json, write_line};
 pub use plan::{Decision, Plan};
 pub use request::{Action, Request, Target};
-pub use response::{ErrorCode, Response, Status};
+pub use response::{ErrorCode, Response, Status, UnmountMethod};
 pub use secret::Secret;
 
 /// Why a line is not a valid request (or response, or plan): one lower-case sentence that names

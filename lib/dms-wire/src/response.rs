@@ -78,6 +78,23 @@ impl ErrorCode {
     }
 }
 
+/// What an unmount took. Whatever is behind `umount` may have cost data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnmountMethod {
+    /// umount(8): whoever was behind the mount has written all that it had.
+    Umount,
+    /// `umount -f`: requests that were under way were given up.
+    Force,
+    /// `umount -l`: it is out of sight; who has files open there may still write.
+    Lazy,
+    /// A daemon that did not answer was killed: what it had not sent is lost.
+    Kill,
+    /// A word that this version does not know.
+    #[serde(untagged)]
+    Other(String),
+}
+
 /// One response line. `status`, `error_msg` and `success_msg` are always written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Response {
@@ -104,6 +121,9 @@ pub struct Response {
     /// An unmount: whether the target is no longer mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmounted: Option<bool>,
+    /// An unmount: what it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmount_method: Option<UnmountMethod>,
     /// An unmount: how many other jobs still use the target on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_mounts_remaining: Option<u64>,
@@ -173,7 +193,7 @@ impl Response {
     /// says so, and it has no field but those of a response. (A request that calls itself an
     /// error is not one; it may carry a token.)
     pub fn is_error_line(line: &[u8]) -> bool {
-        const FIELDS: [&str; 10] = [
+        const FIELDS: [&str; 11] = [
             "status",
             "error_msg",
             "success_msg",
@@ -182,6 +202,7 @@ impl Response {
             "physically_mounted",
             "reused_existing",
             "unmounted",
+            "unmount_method",
             "active_mounts_remaining",
             "plan",
         ];

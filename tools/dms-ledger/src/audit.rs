@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dms_cli::Table;
 use dms_wire::Host;
 use serde_json::json;
 
@@ -9,7 +10,6 @@ use crate::bindings::{self, Binding};
 use crate::journal::{self, Operation};
 use crate::store::{Result, Store};
 use crate::survey::{Mounted, Survey};
-use crate::table::Table;
 
 /// Something that is not as it should be.
 pub(crate) struct Finding {

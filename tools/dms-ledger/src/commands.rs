@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use dms_cli::{Context, Exit, Failure, Settings, random_id, refuse};
+use dms_cli::{Context, Exit, Failure, Settings, Table, quiet_end, random_id, refuse};
 use dms_wire::{Host, Secret, write_json};
 
 use crate::bindings::Binding;
@@ -14,7 +14,6 @@ use crate::ledger::Ledger;
 use crate::place::Place;
 use crate::reconcile::Finding;
 use crate::survey::Survey;
-use crate::table::{Table, quiet_end};
 use crate::tidy::Forgotten;
 use crate::{audit, metrics, reconcile, schema, serve, tidy, view};
 

@@ -24,7 +24,6 @@ mod serve;
 mod sqlite;
 mod store;
 mod survey;
-mod table;
 mod takeover;
 mod tidy;
 mod totals;
@@ -33,13 +32,12 @@ mod wish;
 
 use std::process::ExitCode;
 
-use dms_cli::{Context, Exit, Failure, Settings};
+use dms_cli::{Context, Exit, Failure, Settings, quiet_end};
 use dms_wire::{Action, write_line};
 
 use crate::cli::{Cli, Command, Wanted};
 use crate::compose::RequestArgs;
 use crate::ledger::Ledger;
-use crate::table::quiet_end;
 
 fn main() -> ExitCode {
     dms_cli::main("dms-ledger", run)

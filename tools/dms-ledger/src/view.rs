@@ -1,11 +1,11 @@
 //! What people and scripts ask the ledger: `status`, `list`, `history`.
 
+use dms_cli::Table;
 use serde_json::{Value, json};
 
 use crate::bindings::{self, Binding};
 use crate::journal;
 use crate::store::{Result, Store};
-use crate::table::Table;
 use crate::tidy::Stale;
 
 /// The job's binding to the target, on one host or on all; mounted or not.

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{self, PipeWriter};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -54,6 +55,14 @@ impl Identity {
         true
     }
 
+    /// Asks it to end.
+    pub(crate) fn terminate(&self, patience: Duration) -> bool {
+        if self.is_alive() {
+            let _ = kill(Pid::from_raw(self.pid), Signal::SIGTERM);
+        }
+        self.wait_for_end(patience)
+    }
+
     /// Kills it. Only for one whose mount no job was told of: what it has not sent is lost. (TERM
     /// is no kinder: a daemon that waits for its server does not hear it.)
     pub(crate) fn kill(&self, patience: Duration) -> bool {
@@ -96,6 +105,21 @@ pub(crate) fn find(entries: &[String]) -> Option<Identity> {
         }
     }
     found
+}
+
+/// Whether the process serves a FUSE mount at `path`, as far as its command line or environment
+/// says: for a number that somebody else has written down.
+pub(crate) fn serves(pid: i32, path: &Path) -> bool {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let mut links = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    let path = path.as_os_str().as_bytes();
+    let names = |file: &str| {
+        let text = fs::read(process.join(file)).unwrap_or_default();
+        text.split(|&byte| byte == 0)
+            .any(|word| word == path || word.splitn(2, |&byte| byte == b'=').nth(1) == Some(path))
+    };
+    links.any(|link| link == Path::new("/dev/fuse")) && (names("cmdline") || names("environ"))
 }
 
 /// A daemon that we have just started.

@@ -4,6 +4,7 @@
 //! does, and answers with what is now true. It knows the kernel's mounts, FUSE programs and
 //! secrets; it knows no ledger: who uses a target is not its business.
 
+mod check;
 mod child;
 mod cli;
 mod credentials;
@@ -14,12 +15,16 @@ mod list;
 mod mount;
 mod mountinfo;
 mod node;
+mod operate;
 mod place;
 mod probe;
+mod process;
+mod ps;
 mod record;
 mod s3;
 mod serve;
 mod settings;
+mod umount;
 mod unmount;
 
 use std::process::ExitCode;
@@ -45,9 +50,13 @@ fn run() -> Result<Exit, Failure> {
     }
     // The locks of a dms-lock above us are for our run, not for the daemons that outlive it.
     dms_flock::keep_from_children().context("unable to read", "/proc/self/fd")?;
-    let node = Node::new(Settings::from_env()?, settings::S3::from_env()?)?;
+    let node = Node::new(Settings::from_env()?, settings::S3::from_env()?, cli.policy()?)?;
     match cli.command {
         Some(Command::List) => list::list(&node, stdout.lock()),
+        Some(Command::Ps(args)) => ps::ps(&node, &args, stdout.lock()),
+        Some(Command::Kill(args)) => operate::kill(&node, &args, stdout.lock()),
+        Some(Command::Clean) => operate::clean(&node, stdout.lock()),
+        Some(Command::Check) => check::check(&node, stdout.lock()),
         _ => serve::serve(&node, stdout.lock()),
     }
 }

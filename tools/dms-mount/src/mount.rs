@@ -7,11 +7,12 @@ use std::time::Duration;
 use dms_wire::{ErrorCode, MountPath, Response, TargetType};
 
 use crate::credentials::{self, Credentials};
-use crate::daemon::{Daemon, Identity};
+use crate::daemon::Daemon;
 use crate::mountinfo::Mount;
 use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
 use crate::record::{Record, State};
+use crate::umount::{detach, detach_if_mounted};
 use crate::{s3, unmount};
 
 /// How long a daemon that is there may take to answer.
@@ -36,7 +37,7 @@ pub(crate) fn mount(act: &Act<'_>, source: &str, path: &MountPath) -> Result<Res
     }
     if found.is_some() {
         log::warn!("the daemon of {} is gone: mounting {path} anew", act.target);
-        unmount::detach(act, ErrorCode::Mount)?;
+        detach(act, ErrorCode::Mount)?;
     } else {
         clear_the_way(act, record.as_ref())?;
     }
@@ -97,17 +98,21 @@ pub(crate) fn hung(act: &Act<'_>) -> Failed {
 
 /// From now on a job knows of it: it is on record as mounted, also where its record was lost or
 /// its starter died.
-fn adopt(act: &Act<'_>, found: &Mount, source: &str, record: Option<Record>) -> Result<(), Failed> {
+pub(crate) fn adopt(
+    act: &Act<'_>,
+    found: &Mount,
+    source: &str,
+    record: Option<Record>,
+) -> Result<(), Failed> {
     if record.as_ref().is_some_and(|record| record.is_of(found)) {
         return Ok(());
     }
-    let known = record.as_ref().and_then(|record| record.daemon.clone()).filter(Identity::is_alive);
     log::warn!("found {} mounted at {} without a record", act.target, found.path.display());
     let mut adopted = Record {
         storage: record.as_ref().and_then(|record| record.storage.clone()),
         state: State::Mounted,
         made_dir: record.is_some_and(|record| record.made_dir),
-        daemon: known.or_else(|| s3::find_daemon(act.target, &found.path)),
+        daemon: act.daemon(),
         ..new_record(act, source)
     };
     adopted.note(found);
@@ -182,10 +187,7 @@ pub(crate) fn foreign(found: &Mount) -> Failed {
 /// Nothing is mounted, but a daemon may be: one that still sends its data must not be disturbed,
 /// one that was being started when its starter died must not mount over ours.
 fn clear_the_way(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
-    let recorded = record.and_then(|record| record.daemon.clone()).filter(|d| d.is_alive());
-    let Some(daemon) = recorded.or_else(|| s3::find_daemon(act.target, act.place.path())) else {
-        return Ok(());
-    };
+    let Some(daemon) = act.daemon() else { return Ok(()) };
     let was_starting = record.is_some_and(|record| record.state == State::Starting);
     if was_starting {
         log::warn!(
@@ -195,7 +197,7 @@ fn clear_the_way(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
         );
         if daemon.kill(Duration::from_secs(5)) {
             // It may have mounted just before.
-            return unmount::detach_if_mounted(act, ErrorCode::Mount);
+            return detach_if_mounted(act, ErrorCode::Mount);
         }
     } else if daemon.wait_for_end(PATIENCE.min(act.until.left())) {
         return Ok(());
@@ -325,7 +327,7 @@ fn give_up(act: &Act<'_>, daemon: &Daemon) {
     if !daemon.identity.kill(Duration::from_secs(5)) {
         log::error!("pid {} does not end", daemon.identity.pid);
     }
-    if let Err(why) = unmount::detach_if_mounted(act, ErrorCode::Mount) {
+    if let Err(why) = detach_if_mounted(act, ErrorCode::Mount) {
         log::error!("{why}");
     }
 }

@@ -1,6 +1,6 @@
 //! This node: what it was told at its start, and one act at a time on each target.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dms_cli::{Context, Failure, Settings, boot_id};
@@ -10,10 +10,12 @@ use dms_wire::{
     TargetType,
 };
 
+use crate::daemon::{self, Identity};
 use crate::mountinfo::{Mount, Mounts};
 use crate::place::{Place, Unfit};
 use crate::record::{Record, RunDir};
 use crate::settings;
+use crate::umount::Policy;
 use crate::{mount, s3, unmount};
 
 /// What does not change from request to request.
@@ -26,6 +28,7 @@ pub(crate) struct Node {
     pub(crate) run_dir: RunDir,
     pub(crate) secret_dir: Option<PathBuf>,
     pub(crate) s3: settings::S3,
+    pub(crate) policy: Policy,
     /// How long one act may take.
     bound: Duration,
 }
@@ -84,16 +87,39 @@ impl Act<'_> {
             || self.has_daemon_at(mount)
     }
 
+    /// The daemon of the target's mount: as recorded; or else as its environment says, or the
+    /// Python server's; or as the PID file says, if that is true.
+    pub(crate) fn daemon(&self) -> Option<Identity> {
+        let path = self.place.path();
+        // One of a mount elsewhere is none of this place's.
+        let recorded = self.record().filter(|record| record.path == path);
+        let recorded = recorded.and_then(|record| record.daemon);
+        recorded
+            .filter(Identity::is_alive)
+            .or_else(|| s3::find_daemon(self.target, path))
+            .or_else(|| daemon::find(&[format!("vault_data_directory={}", path.display())]))
+            .or_else(|| {
+                let pid = self.node.run_dir.pid_in_file(self.target)?;
+                let serves = daemon::serves(pid, path);
+                serves.then(|| Identity::of(pid).ok().flatten()).flatten()
+            })
+    }
+
     /// A program that does not let its mount be marked: then its daemon tells.
     fn has_daemon_at(&self, mount: &Mount) -> bool {
         mount.fstype.starts_with("fuse")
             && !mount.source.starts_with("dms:")
-            && s3::find_daemon(self.target, &mount.path).is_some()
+            && mount.path == self.place.path()
+            && self.daemon().is_some()
     }
 }
 
 impl Node {
-    pub(crate) fn new(settings: Settings, s3: settings::S3) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        settings: Settings,
+        s3: settings::S3,
+        policy: Policy,
+    ) -> Result<Self, Failure> {
         let run_dir = RunDir::open(&settings.run_dir)
             .context("unable to make run directory", settings.run_dir.display())?;
         Ok(Node {
@@ -104,6 +130,7 @@ impl Node {
             run_dir,
             secret_dir: settings.secret_dir,
             s3,
+            policy,
             bound: settings.request_timeout,
         })
     }
@@ -152,7 +179,7 @@ impl Node {
                 only_s3(kind)?;
                 mount::mount(&act, source, &path)
             }
-            None => unmount::unmount(&act, &path),
+            None => unmount::unmount(&act, &path, request.target.kind),
         };
         outcome.map_err(|why| if until.passed() { why.after_the_deadline() } else { why })
     }
@@ -200,6 +227,31 @@ impl Node {
             Some(path) => Ok(path),
             None => MountPath::default_for(&self.mount_base, &target.id),
         }
+    }
+
+    /// Where a target is mounted if nobody says otherwise.
+    pub(crate) fn default_path(&self, target: &TargetId) -> PathBuf {
+        Path::new(&self.mount_base).join(target.as_str())
+    }
+
+    /// An operator's act on a target, which waits no longer than this for another; `None`: another
+    /// does not end.
+    pub(crate) fn act<'a>(
+        &'a self,
+        target: &'a TargetId,
+        path: &Path,
+        wait: Duration,
+    ) -> Result<Option<Act<'a>>, Failed> {
+        let text = path.to_str().unwrap_or_default().to_owned();
+        let place = Place::find(&self.bases, &MountPath::try_from(text)?)?;
+        let file = self.run_dir.act_lock(target);
+        let lock = Lock::take(&file, Mode::Exclusive, Wait::For(wait)).map_err(|why| {
+            let what = format!("unable to lock {}", file.display());
+            Failed::system(ErrorCode::Internal, &what, &why)
+        })?;
+        let Some(lock) = lock else { return Ok(None) };
+        let (mounts, until) = (read_mounts()?, Deadline::after(self.bound));
+        Ok(Some(Act { node: self, target, place, until, mounts, lock }))
     }
 
     /// Takes the target's act lock, and refuses a plan that a later one has overtaken.

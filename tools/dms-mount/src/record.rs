@@ -97,6 +97,18 @@ impl RunDir {
         Ok(RunDir { path: path.to_owned() })
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether records can be written.
+    pub(crate) fn try_writing(&self) -> io::Result<()> {
+        // No target has this id.
+        let file = self.path.join("mounts").join(".check");
+        fs::write(&file, "dms-mount check\n").and_then(|()| fs::remove_file(&file))
+    }
+
     /// The lock around every act on the target.
     pub(crate) fn act_lock(&self, target: &TargetId) -> PathBuf {
         self.path.join("act").join(format!("{target}.lock"))
@@ -136,6 +148,27 @@ impl RunDir {
         let mut records: Vec<Record> = ids.filter_map(|id| self.load(&id)).collect();
         records.sort_by(|a, b| a.target.as_str().cmp(b.target.as_str()));
         records
+    }
+
+    /// The targets that have a PID file, and the number in it, if it is one.
+    pub(crate) fn pid_files(&self) -> Vec<(TargetId, Option<i32>)> {
+        let files = fs::read_dir(self.path.join("s3")).into_iter().flatten().flatten();
+        let mut found: Vec<(TargetId, Option<i32>)> = Vec::new();
+        for file in files {
+            let name = file.file_name().into_string().unwrap_or_default();
+            let id = name.strip_suffix(".pid").map(|id| TargetId::try_from(id.to_owned()));
+            if let Some(Ok(id)) = id {
+                let pid = self.pid_in_file(&id);
+                found.push((id, pid));
+            }
+        }
+        found.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        found
+    }
+
+    /// The number in the target's PID file: ours, or one that somebody has put there.
+    pub(crate) fn pid_in_file(&self, target: &TargetId) -> Option<i32> {
+        fs::read_to_string(self.pid_file(target)).ok()?.trim().parse().ok()
     }
 
     pub(crate) fn save(&self, record: &Record) -> io::Result<()> {

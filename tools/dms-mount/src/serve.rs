@@ -42,7 +42,7 @@ pub(crate) fn serve(node: &Node, mut output: impl Write) -> Result<Exit, Failure
 
 /// Readable after SIGTERM or SIGINT: what is being mounted or unmounted is brought to its end, and
 /// no further request is taken.
-fn stop() -> Result<OwnedFd, Failure> {
+pub(crate) fn stop() -> Result<OwnedFd, Failure> {
     let what = ("unable to wait for", "signals");
     let (stop, stopper) = UnixStream::pair().context(what.0, what.1)?;
     for signal in [SIGTERM, SIGINT] {

@@ -6,7 +6,7 @@
 mod profile;
 mod words;
 
-pub(crate) use profile::Profile;
+pub(crate) use profile::{Profile, find_in_search_path};
 pub(crate) use words::{blames_credentials, last_words};
 
 use std::fs::DirBuilder;

@@ -93,10 +93,7 @@ impl Profile {
 
     /// Where the program is, if it is installed.
     pub(crate) fn find_program(&self) -> Option<PathBuf> {
-        self.programs.iter().find_map(|program| {
-            let places = SEARCH_PATH.split(':').map(|dir| Path::new(dir).join(program));
-            places.into_iter().find(|path| path.is_file())
-        })
+        self.programs.iter().find_map(|program| find_in_search_path(program))
     }
 
     /// The program's name, for messages.
@@ -131,6 +128,11 @@ impl Profile {
         let filled = |text: &str| fill(text, values).unwrap_or_default();
         (filled(&self.fstype), filled(&self.source))
     }
+}
+
+/// Where a program is, or one with this path.
+pub(crate) fn find_in_search_path(program: &str) -> Option<PathBuf> {
+    SEARCH_PATH.split(':').map(|dir| Path::new(dir).join(program)).find(|path| path.is_file())
 }
 
 /// The names between braces are known to be secret, or not, where they stand.

@@ -5,22 +5,27 @@ use std::io::{self, ErrorKind, Write};
 use serde_json::{Map, Value};
 
 /// Named columns and their rows.
-pub(crate) struct Table {
+pub struct Table {
     columns: &'static [&'static str],
     rows: Vec<Vec<Value>>,
 }
 
 impl Table {
-    pub(crate) fn new(columns: &'static [&'static str]) -> Self {
+    /// Without rows.
+    pub fn new(columns: &'static [&'static str]) -> Self {
         Table { columns, rows: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, row: Vec<Value>) {
+    /// Adds a row: a value for each column.
+    pub fn add(&mut self, row: Vec<Value>) {
         self.rows.push(row);
     }
 
     /// One JSON object a row.
-    pub(crate) fn write_json(&self, output: &mut impl Write) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_json(&self, output: &mut impl Write) -> io::Result<()> {
         for row in &self.rows {
             let names = self.columns.iter().map(|name| (*name).to_owned());
             let object: Map<String, Value> = names.zip(row.iter().cloned()).collect();
@@ -31,7 +36,10 @@ impl Table {
     }
 
     /// A heading, and every column as wide as its widest value.
-    pub(crate) fn write_text(&self, output: &mut impl Write) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_text(&self, output: &mut impl Write) -> io::Result<()> {
         let heading = self.columns.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>();
         let rows = self.rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>());
         let lines: Vec<Vec<String>> = std::iter::once(heading).chain(rows).collect();
@@ -66,7 +74,10 @@ fn cell(value: &Value) -> String {
 }
 
 /// A closed pipe is a quiet end: `dms-ledger history | head`.
-pub(crate) fn quiet_end(written: io::Result<()>) -> io::Result<()> {
+///
+/// # Errors
+/// Whatever else went wrong.
+pub fn quiet_end(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(why) if why.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => other,
