@@ -27,6 +27,10 @@ pub(crate) struct Binding {
 const COLUMNS: &str = "jobid, backup_target_id, host, mounted, deleted, mount_path, type, source, \
                        boot, created_at, updated_at";
 
+/// What a row says that counts. The Python client's own table lets a live row say NULL. Nearly all
+/// rows are not deleted, and a server must not think of going by that.
+const ACTIVE: &str = "mounted = 1 AND COALESCE(deleted, 0) = 0";
+
 impl Binding {
     fn from_row(row: &Row) -> Binding {
         Binding {
@@ -66,9 +70,7 @@ pub(crate) struct Filter {
 
 /// The bindings that match, oldest first.
 pub(crate) fn find(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding>> {
-    // The Python client's own table lets a live row say NULL.
-    let active = "mounted = 1 AND (deleted = 0 OR deleted IS NULL)";
-    find_where(store, if filter.active_only { active } else { "1 = 1" }, filter)
+    find_where(store, if filter.active_only { ACTIVE } else { "1 = 1" }, filter)
 }
 
 /// Rows that say mounted and deleted; what is deleted does not count.
@@ -112,10 +114,11 @@ pub(crate) fn users(store: &mut dyn Store, target: &str, host: &str) -> Result<V
 
 /// Rows of host, target, and the number of jobs that use it there.
 pub(crate) fn count_users(store: &mut dyn Store) -> Result<Vec<Row>> {
-    let sql = "SELECT host, backup_target_id, COUNT(*) FROM backup_target_mount_ledger
-               WHERE mounted = 1 AND (deleted = 0 OR deleted IS NULL)
-               GROUP BY host, backup_target_id ORDER BY host, backup_target_id";
-    store.query(sql, &[])
+    let sql = format!(
+        "SELECT host, backup_target_id, COUNT(*) FROM backup_target_mount_ledger WHERE {ACTIVE}
+         GROUP BY host, backup_target_id ORDER BY host, backup_target_id"
+    );
+    store.query(&sql, &[])
 }
 
 /// The job is about to use the target: it has a row, which says so once it does. Here a key of

@@ -8,7 +8,7 @@ use mysql::{ClientIdentity, Conn, Opts, OptsBuilder, Params, SslOpts};
 
 use crate::place::Server;
 use crate::schema;
-use crate::store::{Now, Result, Row, Store, StoreError, Value};
+use crate::store::{Now, Result, Row, Store, StoreError, Value, trace_statement};
 
 /// What each connection begins with. The transactions of the protocol need no more than READ
 /// COMMITTED, which locks least; waits are short, since they are tried again above; and times are
@@ -118,6 +118,7 @@ impl Store for Mysql {
     }
 
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+        trace_statement(sql);
         self.run(|connection| {
             connection.exec_drop(sql, positional(params))?;
             Ok(connection.affected_rows())
@@ -125,6 +126,7 @@ impl Store for Mysql {
     }
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>> {
+        trace_statement(sql);
         let rows: Vec<mysql::Row> =
             self.run(|connection| connection.exec(sql, positional(params)))?;
         Ok(rows.into_iter().map(|row| Row(row.unwrap().into_iter().map(value).collect())).collect())

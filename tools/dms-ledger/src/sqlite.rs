@@ -9,7 +9,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, ToSql, params_from_iter};
 
 use crate::schema;
-use crate::store::{Now, Result, Row, Store, StoreError, Value, insist};
+use crate::store::{Now, Result, Row, Store, StoreError, Value, insist, trace_statement};
 
 /// A ledger in a file.
 pub(crate) struct Sqlite {
@@ -86,12 +86,14 @@ impl Store for Sqlite {
     }
 
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+        trace_statement(sql);
         let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
         let changed = statement.execute(params_from_iter(params)).map_err(error)?;
         Ok(changed as u64)
     }
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>> {
+        trace_statement(sql);
         let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
         let columns = statement.column_count();
         let mut found = statement.query(params_from_iter(params)).map_err(error)?;

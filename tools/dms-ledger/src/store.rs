@@ -188,6 +188,14 @@ fn attempt<T>(
     }
 }
 
+/// Tells of a statement on its way to the engine: a line, without the values, which are nobody's
+/// business.
+pub(crate) fn trace_statement(sql: &str) {
+    if log::log_enabled!(log::Level::Trace) {
+        log::trace!("{}", sql.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+}
+
 /// Sleeps between half of `time` and all of it, so that two who wait do not wait in step.
 pub(crate) fn pause(time: Duration) {
     use std::hash::{BuildHasher, RandomState};

@@ -53,7 +53,7 @@ const KEYS: [(&str, &str); 3] =
     [(BINDINGS, "uq_job_target_host"), (JOURNAL, "uq_pending"), (JOURNAL, "uq_pending_path")];
 
 /// Table, name and columns of every index that is no constraint of its table.
-const INDEXES: [(&str, &str, &str); 16] = [
+const INDEXES: [(&str, &str, &str); 18] = [
     (BINDINGS, "idx_backup_target_id", "backup_target_id"),
     (BINDINGS, "idx_jobid", "jobid"),
     (BINDINGS, "idx_job_id", "jobid"),
@@ -63,10 +63,12 @@ const INDEXES: [(&str, &str, &str); 16] = [
     (BINDINGS, "idx_deleted", "deleted"),
     (BINDINGS, "idx_target_host_mounted", "backup_target_id, host, mounted"),
     (BINDINGS, "idx_host_mounted", "host, mounted"),
+    (BINDINGS, "idx_target_mounted", "backup_target_id, mounted"),
     (JOURNAL, "operations_idx_target_created", "backup_target_id, created_at"),
     (JOURNAL, "operations_idx_job_target", "job_id, backup_target_id"),
-    (JOURNAL, "operations_idx_host", "host"),
-    (JOURNAL, "operations_idx_status", "status"),
+    (JOURNAL, "operations_idx_job_created", "job_id, created_at"),
+    (JOURNAL, "operations_idx_host_created", "host, created_at"),
+    (JOURNAL, "operations_idx_status_created", "status, created_at"),
     (JOURNAL, "operations_idx_created", "created_at"),
     (JOURNAL, "operations_idx_pending", "pending"),
     (JOURNAL, "operations_idx_target_host_status", "backup_target_id, host, status"),
