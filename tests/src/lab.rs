@@ -84,6 +84,11 @@ impl Lab {
         lab
     }
 
+    /// Whether its ledger is on a server.
+    pub fn is_on_server(&self) -> bool {
+        matches!(self.engine, Engine::Mariadb { .. })
+    }
+
     /// Does this in the ledger's database; returns the rows, a line each.
     #[track_caller]
     pub fn sql(&self, sql: &str) -> String {
