@@ -20,6 +20,7 @@ mod process;
 mod remote;
 mod run;
 mod server;
+mod strace;
 
 pub use broker::{Broker, Queue};
 pub use database::Database;
@@ -32,3 +33,4 @@ pub use peer::{Handler, Heard, Peer};
 pub use process::{Process, processes_with};
 pub use remote::RemoteLab;
 pub use run::{Run, bin_dir, eventually, is_long_run, run};
+pub use strace::{Boundary, boundaries, killed_at, summary, traced, was_killed};
