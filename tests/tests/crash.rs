@@ -14,7 +14,7 @@ fn cuts() -> usize {
         (true, _) => 1000,
         (false, false) => 200,
         // The second time, on the other engine.
-        (false, true) => 60,
+        (false, true) => 100,
     }
 }
 
