@@ -110,6 +110,22 @@ fn questions() -> Vec<(Vec<&'static str>, &'static [&'static str], bool)> {
     ]
 }
 
+/// What is removed from the journal, a thousand at a time, is found again and again.
+fn shorten(lab: &Lab) {
+    let mut command = lab.command("dms-ledger", &["cleanup", "--journal-days", "13"]);
+    let sent = explain(lab, || run(command.env("DMS_LOG_LEVEL", "TRACE"), b""));
+    let old = |found: &&Explained| found.sql.contains("created_at <");
+    assert!(sent.iter().filter(old).count() >= 2, "it is done at once");
+    for found in sent.iter().filter(old) {
+        assert!(found.index == "operations_idx_created" && !found.sorts, "{found}");
+    }
+    let removals: Vec<_> = sent.iter().filter(|one| one.sql.starts_with("DELETE")).collect();
+    assert!(!removals.is_empty() && removals.len() < 10, "{} removals", removals.len());
+    for removal in removals {
+        assert!(removal.index == "PRIMARY" && !removal.whole, "{removal}");
+    }
+}
+
 fn check(lab: &Lab) {
     fill(lab, ROWS);
     for (args, indexes, is_ordered) in questions() {
@@ -126,6 +142,7 @@ fn check(lab: &Lab) {
             assert_eq!(settling.index, "operations_idx_pending", "{settling}");
         }
     }
+    shorten(lab);
     let request = |action: &str| lab.request(action, 1, BUSY_TARGET).to_string() + "\n";
     let lines = request("mount") + &request("unmount");
     let sent =

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::bindings::{self, Binding};
 use crate::journal::{self, Operation};
 use crate::owner::{Owner, attempt};
-use crate::store::{Result, Store, params, transaction};
+use crate::store::{Result, Store, Value, params, transaction};
 use crate::takeover;
 use crate::totals;
 
@@ -91,28 +91,31 @@ pub(crate) fn shorten_journal(store: &mut dyn Store, age: Duration) -> Result<u6
     let mut removed = 0;
     loop {
         let batch = transaction(store, |store, _| {
+            // Nearly all operations have ended: an engine must not go by that, but by their age.
             let old = store.query(
                 "SELECT o.id, o.host, o.action, o.decision, o.status, o.error_code,
                         o.closed_ms - o.opened_ms, o.waited_ms
                  FROM backup_target_mount_operations o
-                 WHERE o.created_at < ? AND o.pending IS NULL AND o.status <> 'unsettled'
+                 WHERE o.created_at < ? AND COALESCE(o.pending, 0) = 0 AND o.status <> 'unsettled'
                  AND NOT (o.action = 'mount' AND o.status = 'success' AND EXISTS
                      (SELECT 1 FROM backup_target_mount_ledger b
                       WHERE b.jobid = o.job_id AND b.backup_target_id = o.backup_target_id
                       AND b.host = o.host AND b.mounted = 1
-                      AND (b.deleted = 0 OR b.deleted IS NULL)))
+                      AND COALESCE(b.deleted, 0) = 0))
                  ORDER BY o.created_at LIMIT ?",
                 params![before.as_str(), BATCH],
             )?;
             totals::keep(store, &old)?;
-            for row in &old {
-                let id = row.text(0).unwrap_or_default();
-                store.execute(
-                    "DELETE FROM backup_target_mount_operations WHERE id = ? AND pending IS NULL",
-                    params![id],
-                )?;
+            let ids: Vec<Value> = old.iter().map(|row| Value::from(row.text(0))).collect();
+            if !ids.is_empty() {
+                let marks = vec!["?"; ids.len()].join(", ");
+                let delete = format!(
+                    "DELETE FROM backup_target_mount_operations
+                     WHERE id IN ({marks}) AND COALESCE(pending, 0) = 0"
+                );
+                store.execute(&delete, &ids)?;
             }
-            Ok(old.len() as u64)
+            Ok(ids.len() as u64)
         })?;
         removed += batch;
         if batch < BATCH.unsigned_abs() {
