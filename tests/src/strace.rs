@@ -95,15 +95,23 @@ fn object(call: &str, rest: &str, root: &str) -> Option<String> {
 
 /// What is said to a server, or heard.
 fn spoken(call: &str, rest: &str) -> &'static str {
-    const WORDS: [&str; 7] =
-        ["START TRANSACTION", "COMMIT", "ROLLBACK", "INSERT", "UPDATE", "SELECT", "SET SESSION"];
+    // In this order: a setting of the session has another of the words in it.
+    const WORDS: [&str; 8] = [
+        "SET SESSION",
+        "START TRANSACTION",
+        "COMMIT",
+        "ROLLBACK",
+        "CREATE",
+        "INSERT",
+        "UPDATE",
+        "SELECT",
+    ];
     match call {
         "recvfrom" | "read" => "the server's answer",
         // A statement is named once, and then carried out by its number.
-        "sendto" | "write" => WORDS
-            .into_iter()
-            .find(|word| rest.contains(word))
-            .unwrap_or("a statement by its number"),
+        "sendto" | "write" => {
+            WORDS.into_iter().find(|word| rest.contains(word)).unwrap_or("by number")
+        }
         _ => "the server",
     }
 }

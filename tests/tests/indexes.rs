@@ -38,32 +38,33 @@ impl std::fmt::Display for Explained {
 /// The statements about the two tables that this has sent, explained.
 #[track_caller]
 fn explain(lab: &Lab, act: impl FnOnce() -> Run) -> Vec<Explained> {
-    let (sent, explain): (Vec<String>, fn(&Lab, String) -> Explained) = if lab.is_on_server() {
-        lab.sql(
-            "TRUNCATE mysql.general_log; SET GLOBAL log_output = 'TABLE', GLOBAL general_log = ON",
-        );
-        act().expect(0);
-        lab.sql("SET GLOBAL general_log = OFF");
-        let log = lab.sql(
-            "SELECT REGEXP_REPLACE(argument, '[[:space:]]+', ' ') FROM mysql.general_log \
-             WHERE command_type = 'Execute' ORDER BY event_time",
-        );
-        // The client writes a backslash twice.
-        (log.lines().map(|line| line.replace(r"\\", r"\")).collect(), explain_mariadb)
-    } else {
-        let said = act();
-        let sent = said.expect(0).stderr.lines();
-        (
-            sent.filter_map(|line| line.split_once(": trace: "))
-                .map(|(_, sql)| sql.to_owned())
-                .collect(),
-            explain_sqlite,
-        )
-    };
+    let sent = if lab.is_on_server() { heard_by_server(lab, act) } else { told_in_log(&act()) };
     let is_ours = |sql: &String| {
         (sql.contains(BINDINGS) || sql.contains(JOURNAL)) && !sql.starts_with("INSERT")
     };
+    let explain = if lab.is_on_server() { explain_mariadb } else { explain_sqlite };
     sent.into_iter().filter(is_ours).map(|sql| explain(lab, sql)).collect()
+}
+
+/// The statements with their values.
+#[track_caller]
+fn heard_by_server(lab: &Lab, act: impl FnOnce() -> Run) -> Vec<String> {
+    lab.sql("TRUNCATE mysql.general_log; SET GLOBAL log_output = 'TABLE', GLOBAL general_log = ON");
+    act().expect(0);
+    let log = lab.sql(
+        "SET GLOBAL general_log = OFF;
+         SELECT REGEXP_REPLACE(argument, '[[:space:]]+', ' ') FROM mysql.general_log \
+         WHERE command_type = 'Execute' ORDER BY event_time",
+    );
+    // The client writes a backslash twice.
+    log.lines().map(|line| line.replace(r"\\", r"\")).collect()
+}
+
+/// The statements without their values.
+#[track_caller]
+fn told_in_log(said: &Run) -> Vec<String> {
+    let lines = said.expect(0).stderr.lines();
+    lines.filter_map(|line| Some(line.split_once(": trace: ")?.1.to_owned())).collect()
 }
 
 fn explain_sqlite(lab: &Lab, sql: String) -> Explained {
