@@ -127,6 +127,20 @@ fn shorten(lab: &Lab) {
     }
 }
 
+/// What compares the ledger with a node reads what is in use there and what is open, not the past.
+fn reconcile(lab: &Lab) {
+    for command in ["reconcile", "audit"] {
+        // What they find is not the question.
+        let script = format!("dms-ledger {command} --host {NODE} || test $? = 1");
+        let mut command = lab.command("sh", &["-c", &script]);
+        let sent = explain(lab, || run(command.env("DMS_LOG_LEVEL", "TRACE"), b""));
+        assert!(sent.len() >= 3, "{} statements", sent.len());
+        for statement in sent {
+            assert!(!statement.index.is_empty() && !statement.whole, "{statement}");
+        }
+    }
+}
+
 fn check(lab: &Lab) {
     fill(lab, ROWS);
     for (args, indexes, is_ordered) in questions() {
@@ -144,6 +158,7 @@ fn check(lab: &Lab) {
         }
     }
     shorten(lab);
+    reconcile(lab);
     let request = |action: &str| lab.request(action, 1, BUSY_TARGET).to_string() + "\n";
     let lines = request("mount") + &request("unmount");
     let sent =
