@@ -50,6 +50,12 @@ impl Mounts {
 }
 
 impl Mount {
+    /// Whether it is of this type, or of a subtype: `fuse.s3fs` is also a `fuse`.
+    pub(crate) fn is_of_type(&self, fstype: &str) -> bool {
+        let rest = self.fstype.strip_prefix(fstype);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
     /// `36 35 98:0 /root /mount/point opts tag:1 - type source superopts`
     fn parse(line: &[u8]) -> Option<Mount> {
         let mut fields = line.split(|&byte| byte == b' ');

@@ -63,12 +63,11 @@ impl Record {
         let is_new = self.state == State::Starting && self.mount_id.is_none();
         let is_same =
             self.mount_id == Some(mount.id) && self.device.as_deref() == Some(&mount.device);
+        let Some((fstype, source)) = &self.mounted_as else { return false };
         self.path == mount.path
             && (is_new || is_same)
-            && self
-                .mounted_as
-                .as_ref()
-                .is_some_and(|(fstype, source)| (fstype, source) == (&mount.fstype, &mount.source))
+            && mount.is_of_type(fstype)
+            && mount.source == *source
     }
 
     /// Notes what was mounted.

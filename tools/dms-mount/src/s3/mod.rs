@@ -161,7 +161,7 @@ pub(crate) fn wait_until_ready(
     let ours = || -> Result<Option<Mount>, String> {
         let mounts = Mounts::read().map_err(broken)?;
         let (fstype, source) = &started.mounted_as;
-        let is_it = |mount: &&Mount| (&mount.fstype, &mount.source) == (fstype, source);
+        let is_it = |mount: &&Mount| mount.is_of_type(fstype) && mount.source == *source;
         Ok(mounts.at(path).filter(is_it).cloned())
     };
     let mount = loop {
