@@ -332,6 +332,8 @@ impl Drop for Lab {
             let path = path.replace("\\040", " ").replace("\\134", "\\");
             let _ = Command::new("umount").args(["-l", "--", &path]).output();
         }
+        // What a test has left mounted was sealed below its mount.
+        let _ = Command::new("chattr").args(["-R", "-f", "-i", "--"]).arg(&base).output();
         // A mount that could not be taken away is not descended into.
         let _ =
             Command::new("rm").args(["-rf", "--one-file-system", "--"]).arg(&self.root).status();

@@ -365,3 +365,32 @@ fn a_mount_that_is_hidden_by_another_is_not_taken_for_working() {
     lab.unmount(2, "t1");
     lab.assert_gone("t1");
 }
+
+#[test]
+fn a_job_whose_mount_went_away_cannot_write_into_the_directory_below_it() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    // At TERM s3fs takes its mount along: the job's path is a bare directory from now on.
+    lab.daemons("t1")[0].signal(Signal::SIGTERM);
+    eventually("it is not mounted", || lab.mounted("t1").is_none());
+    let path = lab.mount_point("t1");
+    let why = fs::write(path.join("backup"), "lost").expect_err("it was written beside the mount");
+    assert_eq!(why.raw_os_error(), Some(nix::errno::Errno::EPERM as i32), "{why}");
+    assert!(fs::create_dir(path.join("d")).is_err() && fs::remove_dir(&path).is_err());
+    // The next mount goes over it, and the last unmount takes all of it away.
+    assert_eq!(lab.mount(2, "t1")["physically_mounted"], true);
+    fs::write(path.join("backup"), "kept").expect("it is mounted");
+    assert!(lab.object("backup").exists());
+    lab.unmount(1, "t1");
+    lab.unmount(2, "t1");
+    lab.assert_gone("t1");
+}
+
+#[test]
+fn a_directory_that_was_there_before_is_as_it_was_afterwards() {
+    let lab = Lab::new();
+    fs::create_dir_all(lab.mount_point("t1")).expect("it can be made");
+    lab.mount(1, "t1");
+    lab.unmount(1, "t1");
+    fs::write(lab.mount_point("t1").join("own"), "x").expect("it is the admin's again");
+}

@@ -111,7 +111,8 @@ pub(crate) fn adopt(
     let mut adopted = Record {
         storage: record.as_ref().and_then(|record| record.storage.clone()),
         state: State::Mounted,
-        made_dir: record.is_some_and(|record| record.made_dir),
+        made_dir: record.as_ref().is_some_and(|record| record.made_dir),
+        sealed: record.is_some_and(|record| record.sealed),
         daemon: act.daemon(),
         ..new_record(act, source)
     };
@@ -132,6 +133,7 @@ fn new_record(act: &Act<'_>, source: &str) -> Record {
         mount_id: None,
         device: None,
         mounted_as: None,
+        sealed: false,
         daemon: None,
     }
 }
@@ -250,6 +252,8 @@ fn prepare(act: &Act<'_>, record: &mut Record) -> Result<File, Failed> {
             format!("Mount failed: {path} is not empty: mounting over it would hide its files");
         return Err(Failed::new(ErrorCode::Mount, text));
     }
+    record.sealed = act.place.seal(&held);
+    save(act, record)?;
     Ok(held)
 }
 

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use crate::mountinfo::Mounts;
 
@@ -106,16 +107,43 @@ impl Place {
     /// Keeps everybody else, who may know the mount point by another name, from mounting on it.
     /// `None`: somebody does already. The lock is on the directory that the mount will hide.
     pub(crate) fn lock(&self) -> Result<Option<File>, Unfit> {
-        let (name, parent) = self.parent(false)?;
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let directory = openat(&parent, name.as_os_str(), flags, Mode::empty())
-            .map_err(|why| failed("open", &self.path, why.desc()))?;
-        let directory = File::from(directory);
+        let directory = self.open().map_err(|why| failed("open", &self.path, why.desc()))?;
         match directory.try_lock() {
             Ok(()) => Ok(Some(directory)),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(why)) => Err(failed("lock", &self.path, &why.to_string())),
         }
+    }
+
+    /// Keeps everybody, root too, from writing into the mount point for as long as nothing is
+    /// mounted on it, whatever becomes of the mount: a daemon that ends takes its mount along, and
+    /// its jobs would write on. `directory` is the one that [`Place::lock`] has opened. False: the
+    /// file system does not know how.
+    pub(crate) fn seal(&self, directory: &File) -> bool {
+        let sealed = ioctl_getflags(directory)
+            .and_then(|flags| ioctl_setflags(directory, flags | IFlags::IMMUTABLE));
+        if let Err(why) = sealed {
+            log::debug!("unable to make {} immutable: {why}", self.path.display());
+        }
+        sealed.is_ok()
+    }
+
+    /// Takes that back. Only where nothing is mounted: else it is the mount's own directory.
+    pub(crate) fn unseal(&self) -> Result<(), Unfit> {
+        let directory = match self.open() {
+            Ok(directory) => directory,
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(why) => return Err(failed("open", &self.path, why.desc())),
+        };
+        let unsealed = ioctl_getflags(&directory)
+            .and_then(|flags| ioctl_setflags(&directory, flags - IFlags::IMMUTABLE));
+        unsealed.map_err(|why| failed("make writable", &self.path, &why.to_string()))
+    }
+
+    fn open(&self) -> Result<File, Errno> {
+        let Ok((name, parent)) = self.parent(false) else { return Err(Errno::ENOENT) };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat(&parent, name.as_os_str(), flags, Mode::empty()).map(File::from)
     }
 
     /// Whether nothing is in the mount point: mounting over files would hide them.

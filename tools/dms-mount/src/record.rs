@@ -43,6 +43,9 @@ pub(crate) struct Record {
     pub(crate) state: State,
     /// Whether the mount point was made for it.
     pub(crate) made_dir: bool,
+    /// Whether the mount point is immutable below the mount.
+    #[serde(default)]
+    pub(crate) sealed: bool,
     pub(crate) mount_id: Option<u64>,
     pub(crate) device: Option<String>,
     /// File system type and source, as the kernel has them, or is going to.
@@ -281,6 +284,7 @@ mod tests {
             mount_id: Some(7),
             device: Some("0:44".into()),
             mounted_as: None,
+            sealed: false,
             daemon: Some(Identity { pid: 12, start: 34, boot: "b".into() }),
         };
         run.save(&record).expect("it can be written");

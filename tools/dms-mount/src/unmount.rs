@@ -7,7 +7,7 @@ use std::time::Duration;
 use dms_wire::{ErrorCode, MountPath, Response, TargetType, UnmountMethod};
 
 use crate::mount::foreign;
-use crate::node::{Act, Failed};
+use crate::node::{Act, Failed, read_mounts};
 use crate::record::{Record, State};
 use crate::s3;
 use crate::umount::{detach_if_mounted, umount};
@@ -77,6 +77,12 @@ pub(crate) fn unmount(
 
 /// Removes what was made for a mount that is gone: its directory, its record, its PID file.
 pub(crate) fn clean_up(act: &Act<'_>, record: Option<&Record>) {
+    if record.is_some_and(|record| record.sealed)
+        && read_mounts().is_ok_and(|mounts| mounts.at(act.place.path()).is_none())
+        && let Err(why) = act.place.unseal()
+    {
+        log::warn!("{why}");
+    }
     if record.is_some_and(|record| record.made_dir)
         && let Err(why) = act.place.remove()
     {
