@@ -107,6 +107,16 @@ pub(crate) fn find(entries: &[String]) -> Option<Identity> {
     found
 }
 
+/// The value that a process was started with in this variable.
+pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environment.split(|&byte| byte == 0);
+    entries.find_map(|entry| {
+        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        String::from_utf8(value.to_owned()).ok()
+    })
+}
+
 /// Whether the process serves a FUSE mount at `path`, as far as its command line or environment
 /// says: for a number that somebody else has written down.
 pub(crate) fn serves(pid: i32, path: &Path) -> bool {

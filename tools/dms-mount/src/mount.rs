@@ -7,7 +7,7 @@ use std::time::Duration;
 use dms_wire::{ErrorCode, MountPath, Response, TargetType};
 
 use crate::credentials::{self, Credentials};
-use crate::daemon::Daemon;
+use crate::daemon::{self, Daemon};
 use crate::mountinfo::Mount;
 use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
@@ -153,7 +153,7 @@ fn refuse_other_storage(
     let wanted = fetch(act, source)?;
     let same = match record.and_then(|record| record.storage.as_ref()) {
         Some(storage) => *storage == wanted.storage(),
-        None => s3::bucket_of(found) == Some(wanted.bucket.as_str()),
+        None => bucket_of(act, found).is_some_and(|bucket| bucket == wanted.bucket),
     };
     if !same {
         let text = format!(
@@ -164,6 +164,12 @@ fn refuse_other_storage(
     }
     log::warn!("target {} is mounted already, by another secret than {source}", act.target);
     Ok(())
+}
+
+/// As the mount says itself, or as its daemon was told.
+fn bucket_of(act: &Act<'_>, found: &Mount) -> Option<String> {
+    let told = || daemon::variable(act.daemon()?.pid, "vault_s3_bucket");
+    s3::bucket_of(found).map(str::to_owned).or_else(told)
 }
 
 fn refuse_second_path(act: &Act<'_>, record: &Record) -> Result<(), Failed> {

@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use dms_wire::Secret;
 
 /// The profiles that need no file.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 2] = [
     ("s3fs", include_str!("../../profiles/s3fs.conf")),
     ("s3vaultfuse", include_str!("../../profiles/s3vaultfuse.conf")),
-    ("rclone", include_str!("../../profiles/rclone.conf")),
 ];
 
 /// Names whose values are for the daemon's environment only.
