@@ -41,7 +41,12 @@ pub fn processes_with(text: &str) -> Vec<Process> {
         };
         // A zombie has neither; one that ended meanwhile cannot be read.
         let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
+        // One that waits for a hung mount within its exec would keep whoever asks waiting, too.
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let environ = match status.contains("State:\tD") {
+            true => Vec::new(),
+            false => fs::read(entry.path().join("environ")).unwrap_or_default(),
+        };
         if !cmdline.is_empty() && (has(&cmdline) || has(&environ)) {
             let command = String::from_utf8_lossy(&cmdline).replace('\0', " ").trim().to_owned();
             found.push(Process { pid, command });

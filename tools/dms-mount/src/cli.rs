@@ -51,6 +51,10 @@ pub(crate) enum Command {
         log: PathBuf,
     },
 
+    /// Print the numbers of the processes that are looked for
+    #[command(hide = true)]
+    Scan(ScanArgs),
+
     /// Say whether the mount at PATH is alive; may hang, as it may
     #[command(hide = true)]
     Probe {
@@ -78,6 +82,22 @@ pub(crate) struct PsArgs {
     /// JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ScanArgs {
+    /// Started with these entries in the environment, a line each; or with those of the next
+    #[arg(long)]
+    pub(crate) with: Vec<String>,
+    /// With something open below this path
+    #[arg(long)]
+    pub(crate) below: Option<PathBuf>,
+    /// Serving a FUSE mount at this path
+    #[arg(long)]
+    pub(crate) serving: Option<PathBuf>,
+    /// Only this one
+    #[arg(long)]
+    pub(crate) pid: Option<i32>,
 }
 
 #[derive(Args)]

@@ -2,8 +2,7 @@
 
 use std::fs;
 use std::io::{self, PipeWriter};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -12,10 +11,10 @@ use std::time::{Duration, Instant};
 use dms_cli::boot_id;
 use dms_wire::Secret;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getsid};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::drain;
+use crate::{drain, scan};
 
 /// A process that cannot be mistaken for another: numbers are reused, but not with the same start
 /// time in the same boot.
@@ -85,26 +84,23 @@ fn running_since(pid: i32) -> Option<u64> {
     }
 }
 
-/// The running daemon that was started with these entries in its environment: what is left to find
-/// one by when its record is lost. Its children have them too, but it leads their session.
-pub(crate) fn find(entries: &[String]) -> Option<Identity> {
-    let mut found = None;
-    for process in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let Ok(environment) = fs::read(process.path().join("environ")) else { continue };
-        let has =
-            |entry: &String| environment.split(|&byte| byte == 0).any(|e| e == entry.as_bytes());
-        if entries.iter().all(has) {
-            let identity = Identity::of(pid).ok().flatten();
-            if getsid(Some(Pid::from_raw(pid))) == Ok(Pid::from_raw(pid)) {
-                return identity;
-            }
-            found = found.or(identity);
-        }
-    }
-    found
+/// The running daemon that was started with these entries in its environment, or with those of the
+/// next list: what is left to find one by when its record is lost.
+pub(crate) fn find(lists: &[&[String]]) -> Option<Identity> {
+    identify(scan::started_with(lists))
+}
+
+/// The process with this number, if it serves a FUSE mount at `path`.
+pub(crate) fn serving(path: &Path, pid: i32) -> Option<Identity> {
+    identify(scan::serving(path, pid))
+}
+
+fn identify(found: io::Result<Vec<i32>>) -> Option<Identity> {
+    let found = found.unwrap_or_else(|why| {
+        log::warn!("unable to look at the processes of this host: {why}");
+        Vec::new()
+    });
+    found.into_iter().find_map(|pid| Identity::of(pid).ok().flatten())
 }
 
 /// The value that a process was started with in this variable.
@@ -115,21 +111,6 @@ pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
         let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         String::from_utf8(value.to_owned()).ok()
     })
-}
-
-/// Whether the process serves a FUSE mount at `path`, as far as its command line or environment
-/// says: for a number that somebody else has written down.
-pub(crate) fn serves(pid: i32, path: &Path) -> bool {
-    let process = PathBuf::from(format!("/proc/{pid}"));
-    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    let mut links = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
-    let path = path.as_os_str().as_bytes();
-    let names = |file: &str| {
-        let text = fs::read(process.join(file)).unwrap_or_default();
-        text.split(|&byte| byte == 0)
-            .any(|word| word == path || word.splitn(2, |&byte| byte == b'=').nth(1) == Some(path))
-    };
-    links.any(|link| link == Path::new("/dev/fuse")) && (names("cmdline") || names("environ"))
 }
 
 /// A daemon that we have just started.

@@ -22,6 +22,7 @@ mod process;
 mod ps;
 mod record;
 mod s3;
+mod scan;
 mod serve;
 mod settings;
 mod umount;
@@ -46,6 +47,7 @@ fn run() -> Result<Exit, Failure> {
             return probe::main(&path, &device, server, stdout.lock());
         }
         Some(Command::Drain { log }) => return drain::main(&log),
+        Some(Command::Scan(args)) => return scan::main(args, stdout.lock()),
         _ => {}
     }
     // The locks of a dms-lock above us are for our run, not for the daemons that outlive it.

@@ -97,12 +97,7 @@ impl Act<'_> {
         recorded
             .filter(Identity::is_alive)
             .or_else(|| s3::find_daemon(self.target, path))
-            .or_else(|| daemon::find(&[format!("vault_data_directory={}", path.display())]))
-            .or_else(|| {
-                let pid = self.node.run_dir.pid_in_file(self.target)?;
-                let serves = daemon::serves(pid, path);
-                serves.then(|| Identity::of(pid).ok().flatten()).flatten()
-            })
+            .or_else(|| daemon::serving(path, self.node.run_dir.pid_in_file(self.target)?))
     }
 
     /// A program that does not let its mount be marked: then its daemon tells.

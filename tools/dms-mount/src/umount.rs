@@ -1,6 +1,5 @@
 //! umount(8), step by step, as far as the policy allows.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use crate::mount::{PATIENCE, covered, hung};
 use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
 use crate::record::{Record, State};
+use crate::scan;
 
 /// umount(8)'s exit status for "target is busy" (and much else: its words tell).
 const UMOUNT_FAILED: i32 = 32;
@@ -216,22 +216,10 @@ pub(crate) fn note(act: &Act<'_>, record: Option<&Record>, state: State) {
 
 /// Who has files open below `path`, as far as we may see.
 pub(crate) fn holders(path: &Path) -> String {
-    let mut pids: Vec<i32> = Vec::new();
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let at = process.path();
-        let descriptors = fs::read_dir(at.join("fd")).into_iter().flatten().flatten();
-        let mut links = ["cwd", "root", "exe"]
-            .map(|name| at.join(name))
-            .into_iter()
-            .chain(descriptors.map(|descriptor| descriptor.path()));
-        // Reading a link does not touch what it points to.
-        if links.any(|link| fs::read_link(link).is_ok_and(|to| to.starts_with(path))) {
-            pids.push(pid);
-        }
-    }
+    let pids = scan::below(path).unwrap_or_else(|why| {
+        log::warn!("unable to look at the processes of this host: {why}");
+        Vec::new()
+    });
     if pids.is_empty() {
         return String::new();
     }

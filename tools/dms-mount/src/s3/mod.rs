@@ -77,10 +77,11 @@ pub(crate) fn bucket_of(mount: &Mount) -> Option<&str> {
 const TARGET: &str = "DMS_TARGET_ID";
 const PATH: &str = "DMS_MOUNT_PATH";
 
-/// The target's daemon at `path`, by its environment.
+/// The target's daemon at `path`, by its environment: one of ours, or of the Python server's.
 pub(crate) fn find_daemon(target: &TargetId, path: &Path) -> Option<Identity> {
     let ours = [format!("{TARGET}={target}"), format!("{PATH}={}", path.display())];
-    daemon::find(&ours)
+    let theirs = [format!("vault_data_directory={}", path.display())];
+    daemon::find(&[&ours, &theirs])
 }
 
 /// A daemon that is on its way, and what its mount will look like.
