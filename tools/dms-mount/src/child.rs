@@ -19,15 +19,25 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// Runs a program in a process group of its own. `None`: it took too long, and its group was
-/// killed; a process that not even that ends (it hangs in the kernel) is reaped when it does.
+/// What became of a program.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Ended(Ended),
+    /// It took too long: its group was killed, and is gone.
+    Killed,
+    /// Not even that has ended all of it: it hangs in the kernel, or has left its group. It is
+    /// reaped when it ends.
+    Outlives,
+}
+
+/// Runs a program in a process group of its own, which is killed if it takes too long.
 ///
 /// It inherits `lock`, if one is given: what outlives its bound keeps it.
 pub(crate) fn run(
     command: &mut Command,
     bound: Duration,
     lock: Option<&Lock>,
-) -> io::Result<Option<Ended>> {
+) -> io::Result<Outcome> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).current_dir("/");
     let passed = lock.map(Lock::pass_on).transpose()?;
@@ -45,11 +55,13 @@ pub(crate) fn run(
         Err(RecvTimeoutError::Timeout) => {
             let _ = killpg(group, Signal::SIGKILL);
             // Usually it is gone at once; then its effects are over when we return.
-            let _ = wait.recv_timeout(Duration::from_secs(1));
-            return Ok(None);
+            return Ok(match wait.recv_timeout(Duration::from_secs(1)) {
+                Ok(_) => Outcome::Killed,
+                Err(_) => Outcome::Outlives,
+            });
         }
     };
-    Ok(Some(Ended {
+    Ok(Outcome::Ended(Ended {
         status: output.status,
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "),
@@ -67,7 +79,15 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "sleep 60 & sleep 60"]);
         let ended = run(&mut command, Duration::from_millis(100), None).expect("sh is there");
-        assert!(ended.is_none() && start.elapsed() < Duration::from_secs(10));
+        assert!(matches!(ended, Outcome::Killed) && start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_has_left_its_group_is_known_to_outlive_it() {
+        let mut command = Command::new("setsid");
+        command.args(["sleep", "3"]);
+        let ended = run(&mut command, Duration::from_millis(500), None).expect("it is there");
+        assert!(matches!(ended, Outcome::Outlives), "{ended:?}");
     }
 
     #[test]
@@ -75,7 +95,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo out; echo one >&2; echo two >&2; exit 3"]);
         let ended = run(&mut command, Duration::from_secs(10), None).expect("sh is there");
-        let ended = ended.expect("it takes no time");
+        let Outcome::Ended(ended) = ended else { panic!("it takes no time: {ended:?}") };
         assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(3), "out\n"));
         assert_eq!(ended.stderr, "one two");
     }

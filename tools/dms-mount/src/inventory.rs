@@ -2,10 +2,11 @@
 
 use std::io;
 
-use dms_wire::TargetId;
+use dms_wire::{TargetId, TargetType};
 
 use crate::daemon::Identity;
 use crate::mountinfo::{Mount, Mounts};
+use crate::nfs;
 use crate::node::Node;
 use crate::record::Record;
 use crate::s3;
@@ -20,6 +21,18 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// What the target is of: as recorded, or else as its mount looks.
+    pub(crate) fn kind(&self) -> TargetType {
+        let recorded = self.record.as_ref().map(|record| record.kind);
+        recorded.unwrap_or(if nfs::is_nfs(&self.mount) { TargetType::Nfs } else { TargetType::S3 })
+    }
+
+    /// What the node remembers to have mounted, if it is of this type.
+    pub(crate) fn source(&self, kind: TargetType) -> Option<&str> {
+        let record = self.record.as_ref().filter(|record| record.kind == kind);
+        record.map(|record| record.source.as_str())
+    }
+
     /// The mount's daemon, if it is known and runs.
     pub(crate) fn daemon(&self) -> Option<&Identity> {
         let daemon = self.record.as_ref().and_then(|record| record.daemon.as_ref());

@@ -14,16 +14,16 @@ pub(crate) fn list(node: &Node, mut output: impl Write) -> Result<Exit, Failure>
     let entries = inventory::take(node).context("unable to read", "/proc/self/mountinfo")?;
     for entry in entries {
         let mount = &entry.mount;
-        let kind = entry.record.as_ref().map_or(TargetType::S3, |record| record.kind);
         let line = json!({
             "host": node.id,
             "boot": node.boot,
             "uptime": Deadline::after(Duration::ZERO).seconds(),
             "target": entry.target,
-            "type": entry.target.as_ref().map(|_| kind.word()),
+            "type": entry.target.as_ref().map(|_| entry.kind().word()),
             "path": mount.path.to_string_lossy(),
             "source": mount.source,
-            "secret_ref": entry.record.as_ref().map(|record| &record.source),
+            "secret_ref": entry.source(TargetType::S3),
+            "export": entry.source(TargetType::Nfs),
             "fstype": mount.fstype,
             "device": mount.device,
             "mount_id": mount.id,

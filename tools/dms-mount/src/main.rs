@@ -14,6 +14,7 @@ mod inventory;
 mod list;
 mod mount;
 mod mountinfo;
+mod nfs;
 mod node;
 mod operate;
 mod place;
@@ -25,6 +26,7 @@ mod s3;
 mod scan;
 mod serve;
 mod settings;
+mod source;
 mod umount;
 mod unmount;
 
@@ -52,7 +54,8 @@ fn run() -> Result<Exit, Failure> {
     }
     // The locks of a dms-lock above us are for our run, not for the daemons that outlive it.
     dms_flock::keep_from_children().context("unable to read", "/proc/self/fd")?;
-    let node = Node::new(Settings::from_env()?, settings::S3::from_env()?, cli.policy()?)?;
+    let (s3, nfs) = (settings::S3::from_env()?, settings::Nfs::from_env()?);
+    let node = Node::new(Settings::from_env()?, s3, nfs, cli.policy()?)?;
     match cli.command {
         Some(Command::List) => list::list(&node, stdout.lock()),
         Some(Command::Ps(args)) => ps::ps(&node, &args, stdout.lock()),

@@ -1,25 +1,25 @@
 //! Mount: make sure that the target is there, whoever else uses it.
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs::File;
 use std::time::Duration;
 
 use dms_wire::{ErrorCode, MountPath, Response, TargetType};
 
-use crate::credentials::{self, Credentials};
-use crate::daemon::{self, Daemon};
 use crate::mountinfo::Mount;
+use crate::nfs::{self, Export, Options};
 use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
 use crate::record::{Record, State};
-use crate::umount::{detach, detach_if_mounted};
-use crate::{s3, unmount};
+use crate::s3;
+use crate::source::Source;
+use crate::umount::{detach, detach_if_mounted, who_is_gone};
+use crate::unmount::clean_up;
 
 /// How long a daemon that is there may take to answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Mounts the target, or finds it mounted and alive.
-pub(crate) fn mount(act: &Act<'_>, source: &str, path: &MountPath) -> Result<Response, Failed> {
+pub(crate) fn mount(act: &Act<'_>, source: &Source, path: &MountPath) -> Result<Response, Failed> {
     let record = act.record();
     if let Some(record) = &record {
         refuse_second_path(act, record)?;
@@ -30,13 +30,14 @@ pub(crate) fn mount(act: &Act<'_>, source: &str, path: &MountPath) -> Result<Res
             return Err(foreign(found));
         }
         if is_usable(act, found, record.as_ref())? {
-            refuse_other_storage(act, found, source, record.as_ref())?;
-            adopt(act, found, source, record)?;
-            return Ok(mounted(path, true));
+            refuse_other(act, found, source, record.as_ref())?;
+            adopt(act, found, source.kind(), source.as_str(), record)?;
+            return Ok(mounted(source.kind(), path, true));
         }
     }
     if found.is_some() {
-        log::warn!("the daemon of {} is gone: mounting {path} anew", act.target);
+        let gone = who_is_gone(source.kind());
+        log::warn!("the {gone} of {} is gone: mounting {path} anew", act.target);
         detach(act, ErrorCode::Mount)?;
     } else {
         clear_the_way(act, record.as_ref())?;
@@ -44,13 +45,16 @@ pub(crate) fn mount(act: &Act<'_>, source: &str, path: &MountPath) -> Result<Res
     let made_before =
         record.is_some_and(|record| record.made_dir && record.path == act.place.path());
     start(act, source, made_before)?;
-    Ok(mounted(path, false))
+    Ok(mounted(source.kind(), path, false))
 }
 
-fn mounted(path: &MountPath, reused: bool) -> Response {
-    let text = match reused {
-        true => format!("S3 target already mounted at {path}"),
-        false => format!("S3 target mounted successfully at {path}"),
+/// In the words of the Python server.
+fn mounted(kind: TargetType, path: &MountPath, reused: bool) -> Response {
+    let text = match (kind, reused) {
+        (TargetType::Nfs, true) => format!("Already mounted at {path}"),
+        (TargetType::Nfs, false) => format!("NFS target mounted successfully at {path}"),
+        (_, true) => format!("S3 target already mounted at {path}"),
+        (_, false) => format!("S3 target mounted successfully at {path}"),
     };
     Response {
         mount_path: Some(path.to_string()),
@@ -101,6 +105,7 @@ pub(crate) fn hung(act: &Act<'_>) -> Failed {
 pub(crate) fn adopt(
     act: &Act<'_>,
     found: &Mount,
+    kind: TargetType,
     source: &str,
     record: Option<Record>,
 ) -> Result<(), Failed> {
@@ -110,23 +115,25 @@ pub(crate) fn adopt(
     log::warn!("found {} mounted at {} without a record", act.target, found.path.display());
     let mut adopted = Record {
         storage: record.as_ref().and_then(|record| record.storage.clone()),
+        options: record.as_ref().and_then(|record| record.options.clone()),
         state: State::Mounted,
         made_dir: record.as_ref().is_some_and(|record| record.made_dir),
         sealed: record.is_some_and(|record| record.sealed),
         daemon: act.daemon(),
-        ..new_record(act, source)
+        ..new_record(act, kind, source)
     };
     adopted.note(found);
     save(act, &adopted)
 }
 
 /// The record of a mount that is about to be made.
-fn new_record(act: &Act<'_>, source: &str) -> Record {
+fn new_record(act: &Act<'_>, kind: TargetType, source: &str) -> Record {
     Record {
         target: act.target.clone(),
-        kind: TargetType::S3,
+        kind,
         path: act.place.path().to_owned(),
         source: source.to_owned(),
+        options: None,
         storage: None,
         state: State::Starting,
         made_dir: false,
@@ -138,38 +145,40 @@ fn new_record(act: &Act<'_>, source: &str) -> Record {
     }
 }
 
-/// The same target, said to be elsewhere: another secret may open the same bucket, but a job must
-/// not be told yes and write into another one.
-fn refuse_other_storage(
+/// The same target, said to be elsewhere: a job must not be told yes and write into another one.
+fn refuse_other(
     act: &Act<'_>,
     found: &Mount,
-    source: &str,
+    source: &Source,
     record: Option<&Record>,
 ) -> Result<(), Failed> {
-    let record = record.filter(|record| record.path == found.path);
-    if record.is_some_and(|record| record.source == source) {
-        return Ok(());
+    match source {
+        Source::S3 { secret_ref } => s3::refuse_other_storage(act, found, secret_ref, record),
+        Source::Nfs { export, options } => refuse_other_export(act, found, export, options, record),
     }
-    let wanted = fetch(act, source)?;
-    let same = match record.and_then(|record| record.storage.as_ref()) {
-        Some(storage) => *storage == wanted.storage(),
-        None => bucket_of(act, found).is_some_and(|bucket| bucket == wanted.bucket),
-    };
-    if !same {
+}
+
+fn refuse_other_export(
+    act: &Act<'_>,
+    found: &Mount,
+    export: &Export,
+    options: &Options,
+    record: Option<&Record>,
+) -> Result<(), Failed> {
+    if !nfs::is_of(found, export) {
         let text = format!(
-            "Mount failed: target {} is mounted from {}, and {source} is of another bucket",
-            act.target, found.source
+            "Mount failed: target {} is mounted from {}, not from {}",
+            act.target,
+            found.source,
+            export.as_str()
         );
         return Err(Failed::new(ErrorCode::Mount, text));
     }
-    log::warn!("target {} is mounted already, by another secret than {source}", act.target);
+    let options = options.to_list();
+    if record.and_then(|record| record.options.as_ref()).is_some_and(|known| *known != options) {
+        log::warn!("target {} is mounted already, with other options than {options}", act.target);
+    }
     Ok(())
-}
-
-/// As the mount says itself, or as its daemon was told.
-fn bucket_of(act: &Act<'_>, found: &Mount) -> Option<String> {
-    let told = || daemon::variable(act.daemon()?.pid, "vault_s3_bucket");
-    s3::bucket_of(found).map(str::to_owned).or_else(told)
 }
 
 fn refuse_second_path(act: &Act<'_>, record: &Record) -> Result<(), Failed> {
@@ -214,26 +223,47 @@ fn clear_the_way(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
     Err(Failed::new(ErrorCode::Busy, text))
 }
 
-/// Starts the daemon and waits until the mount works; on any failure nothing is left of it.
-fn start(act: &Act<'_>, source: &str, made_before: bool) -> Result<(), Failed> {
-    let credentials = fetch(act, source)?;
-    let profile = &act.node.s3.profile;
-    let program = profile.find_program().ok_or_else(|| {
-        let text = format!("Mount failed: {} is not installed", profile.program_name());
-        Failed::new(ErrorCode::Mount, text)
-    })?;
-    let mut record = Record {
-        storage: Some(credentials.storage()),
-        made_dir: made_before,
-        ..new_record(act, source)
-    };
-    let outcome = prepare(act, &mut record)
-        .and_then(|_held| launch(act, &program, &credentials, &mut record));
-    match outcome {
-        Ok(()) => announce(act, &record),
-        Err(_) => unmount::clean_up(act, Some(&record)),
+/// A mount that failed.
+pub(crate) enum Left {
+    /// What was made for it can be taken away.
+    Nothing(Failed),
+    /// Somebody who could not be ended may mount it yet, and has the act lock until then.
+    OnItsWay(Failed),
+}
+
+impl From<Failed> for Left {
+    fn from(why: Failed) -> Self {
+        Left::Nothing(why)
     }
-    outcome
+}
+
+/// Mounts it and sees it work; on any failure nothing is left of it.
+fn start(act: &Act<'_>, source: &Source, made_before: bool) -> Result<(), Failed> {
+    let mut record =
+        Record { made_dir: made_before, ..new_record(act, source.kind(), source.as_str()) };
+    let outcome = match source {
+        Source::S3 { secret_ref } => {
+            let ready = s3::get_ready(act, secret_ref)?;
+            record.storage = Some(ready.credentials.storage());
+            prepare(act, &mut record)
+                .and_then(|_held| s3::launch(act, &ready, &mut record))
+                .map_err(Left::from)
+        }
+        Source::Nfs { export, options } => {
+            nfs::check_installed()?;
+            record.options = Some(options.to_list());
+            prepare(act, &mut record)
+                .map_err(Left::from)
+                .and_then(|_held| nfs::launch(act, export, options, &mut record))
+        }
+    };
+    outcome.map_err(|left| match left {
+        Left::Nothing(why) => {
+            clean_up(act, Some(&record));
+            why
+        }
+        Left::OnItsWay(why) => why,
+    })
 }
 
 /// The record, and then the mount point: should we die in between or right after, both are known
@@ -263,81 +293,8 @@ fn prepare(act: &Act<'_>, record: &mut Record) -> Result<File, Failed> {
     Ok(held)
 }
 
-fn launch(
-    act: &Act<'_>,
-    program: &Path,
-    credentials: &Credentials,
-    record: &mut Record,
-) -> Result<(), Failed> {
-    let name = act.node.s3.profile.program_name();
-    log::info!("Spawning {name} for target {}", act.target);
-    let path = act.place.path();
-    let log = act.node.run_dir.daemon_log(act.target);
-    let started = s3::start(program, &act.node.s3, act.target, credentials, path, &log);
-    let started = started.map_err(|why| {
-        let what = format!("Mount failed: unable to start {name}");
-        Failed::system(ErrorCode::Mount, &what, &why)
-    })?;
-    record.daemon = Some(started.daemon.identity.clone());
-    record.mounted_as = Some(started.mounted_as.clone());
-    let outcome = save(act, record)
-        .and_then(|()| {
-            s3::wait_until_ready(&started, name, path, act.until).map_err(|why| {
-                started.daemon.wait_for_words(Duration::from_secs(1));
-                explain(act, credentials, &why)
-            })
-        })
-        .and_then(|mount| {
-            record.state = State::Mounted;
-            record.note(&mount);
-            save(act, record)
-        });
-    if outcome.is_err() {
-        give_up(act, &started.daemon);
-    }
-    outcome
-}
-
-fn fetch(act: &Act<'_>, source: &str) -> Result<Credentials, Failed> {
-    credentials::fetch(source, act.node.secret_dir.as_deref())
-        .map_err(|why| Failed::new(ErrorCode::Credentials, why.0))
-}
-
-fn save(act: &Act<'_>, record: &Record) -> Result<(), Failed> {
+pub(crate) fn save(act: &Act<'_>, record: &Record) -> Result<(), Failed> {
     act.node.run_dir.save(record).map_err(|why| {
         Failed::system(ErrorCode::Mount, "Mount failed: unable to write the mount's record", &why)
     })
-}
-
-fn announce(act: &Act<'_>, record: &Record) {
-    let pid = record.daemon.as_ref().map(|daemon| daemon.pid).unwrap_or_default();
-    let name = act.node.s3.profile.program_name();
-    log::info!("{name} spawned successfully for target {}", act.target);
-    log::info!("  PID: {pid}");
-    log::info!("  Mount path: {}", record.path.display());
-    log::info!("  PID file: {}", act.node.run_dir.pid_file(act.target).display());
-}
-
-/// The daemon's own words, and whether they are about the credentials.
-fn explain(act: &Act<'_>, credentials: &Credentials, why: &str) -> Failed {
-    let log = fs::read(act.node.run_dir.daemon_log(act.target)).unwrap_or_default();
-    // Blanked before it is cut, or half a key could stay.
-    let words = s3::last_words(&credentials.blank(&String::from_utf8_lossy(&log)));
-    let name = act.node.s3.profile.program_name();
-    let said = if words.is_empty() { String::new() } else { format!("; {name} said: {words}") };
-    if s3::blames_credentials(&words) {
-        let text = format!("Mount failed: the storage refused the credentials: {why}{said}");
-        return Failed::new(ErrorCode::Credentials, text);
-    }
-    Failed::new(ErrorCode::Mount, format!("Mount failed: {why}{said}"))
-}
-
-/// Ends a daemon whose mount no job was told of, and takes its mount away.
-fn give_up(act: &Act<'_>, daemon: &Daemon) {
-    if !daemon.identity.kill(Duration::from_secs(5)) {
-        log::error!("pid {} does not end", daemon.identity.pid);
-    }
-    if let Err(why) = detach_if_mounted(act, ErrorCode::Mount) {
-        log::error!("{why}");
-    }
 }

@@ -7,14 +7,15 @@ use dms_cli::{Context, Failure, Settings, boot_id};
 use dms_flock::{Lock, Mode, Wait};
 use dms_wire::{
     Action, Deadline, Decision, ErrorCode, Invalid, MountPath, Plan, Request, Response, TargetId,
-    TargetType,
 };
 
 use crate::daemon::{self, Identity};
 use crate::mountinfo::{Mount, Mounts};
+use crate::nfs::{self, Export};
 use crate::place::{Place, Unfit};
 use crate::record::{Record, RunDir};
 use crate::settings;
+use crate::source::{Source, export_of};
 use crate::umount::Policy;
 use crate::{mount, s3, unmount};
 
@@ -28,6 +29,7 @@ pub(crate) struct Node {
     pub(crate) run_dir: RunDir,
     pub(crate) secret_dir: Option<PathBuf>,
     pub(crate) s3: settings::S3,
+    pub(crate) nfs: settings::Nfs,
     pub(crate) policy: Policy,
     /// How long one act may take.
     bound: Duration,
@@ -70,7 +72,9 @@ pub(crate) struct Act<'a> {
     pub(crate) place: Place,
     pub(crate) until: Deadline,
     pub(crate) mounts: Mounts,
-    /// Held until the act is over; umount(8) inherits it.
+    /// The export that the request names, if it does.
+    export: Option<Export>,
+    /// Held until the act is over; mount(8) and umount(8) inherit it.
     pub(crate) lock: Lock,
 }
 
@@ -80,11 +84,22 @@ impl Act<'_> {
         self.node.run_dir.load(self.target)
     }
 
-    /// Whether the mount is the target's own: it says so, or we remember having made it.
+    /// Whether the mount is the target's own: it says so, or we remember having made it, or it is
+    /// of the export that was asked for.
     pub(crate) fn is_ours(&self, mount: &Mount) -> bool {
         s3::is_marked(mount, self.target)
             || self.record().is_some_and(|record| record.has_made(mount))
             || self.has_daemon_at(mount)
+            || self.is_of_export(mount)
+    }
+
+    /// Two targets may have one export, and still not one mount.
+    fn is_of_export(&self, mount: &Mount) -> bool {
+        let is_asked_for = mount.path == self.place.path()
+            && self.export.as_ref().is_some_and(|export| nfs::is_of(mount, export));
+        let is_of_another =
+            |record: &Record| record.target != *self.target && record.has_made(mount);
+        is_asked_for && !self.node.run_dir.records().iter().any(is_of_another)
     }
 
     /// The daemon of the target's mount: as recorded; or else as its environment says, or the
@@ -113,6 +128,7 @@ impl Node {
     pub(crate) fn new(
         settings: Settings,
         s3: settings::S3,
+        nfs: settings::Nfs,
         policy: Policy,
     ) -> Result<Self, Failure> {
         let run_dir = RunDir::open(&settings.run_dir)
@@ -125,6 +141,7 @@ impl Node {
             run_dir,
             secret_dir: settings.secret_dir,
             s3,
+            nfs,
             policy,
             bound: settings.request_timeout,
         })
@@ -162,7 +179,7 @@ impl Node {
             return Ok(Response::released());
         }
         let wanted = match decision {
-            Decision::Mount => Some(request.target.check_mountable()?),
+            Decision::Mount => Some(Source::of(&request.target)?),
             Decision::Unmount | Decision::Release => None,
         };
         // Checked before anything is touched, and again under the lock.
@@ -170,10 +187,7 @@ impl Node {
         place.check(&read_mounts()?)?;
         let act = self.begin(request, place, until)?;
         let outcome = match wanted {
-            Some((kind, source)) => {
-                only_s3(kind)?;
-                mount::mount(&act, source, &path)
-            }
+            Some(source) => mount::mount(&act, &source, &path),
             None => unmount::unmount(&act, &path, request.target.kind),
         };
         outcome.map_err(|why| if until.passed() { why.after_the_deadline() } else { why })
@@ -246,7 +260,7 @@ impl Node {
         })?;
         let Some(lock) = lock else { return Ok(None) };
         let (mounts, until) = (read_mounts()?, Deadline::after(self.bound));
-        Ok(Some(Act { node: self, target, place, until, mounts, lock }))
+        Ok(Some(Act { node: self, target, place, until, mounts, export: None, lock }))
     }
 
     /// Takes the target's act lock, and refuses a plan that a later one has overtaken.
@@ -278,7 +292,8 @@ impl Node {
         }
         let mounts = read_mounts()?;
         place.check(&mounts)?;
-        Ok(Act { node: self, target, place, until, mounts, lock })
+        let export = export_of(request);
+        Ok(Act { node: self, target, place, until, mounts, export, lock })
     }
 }
 
@@ -306,13 +321,4 @@ pub(crate) fn read_mounts() -> Result<Mounts, Failed> {
     Mounts::read().map_err(|why| {
         Failed::system(ErrorCode::Internal, "unable to read /proc/self/mountinfo", &why)
     })
-}
-
-fn only_s3(kind: TargetType) -> Result<(), Invalid> {
-    match kind {
-        TargetType::S3 => Ok(()),
-        TargetType::Nfs | TargetType::Zfs => {
-            Err(Invalid::new(format!("this version mounts s3 targets only, not {kind}")))
-        }
-    }
 }

@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dms_cli::{Context, Exit, Failure, quiet_end, refuse};
-use dms_wire::{ErrorCode, TargetId};
+use dms_wire::{ErrorCode, TargetId, TargetType};
 
 use crate::cli::KillArgs;
 use crate::inventory;
 use crate::mount::adopt;
+use crate::nfs;
 use crate::node::{Act, Failed, Node};
 use crate::probe::Health;
-use crate::umount::{detach, health, holders};
+use crate::umount::{detach, health, holders, who_is_gone};
 use crate::unmount::clean_up;
 
 /// How long to wait for another act on a target.
@@ -48,7 +49,10 @@ pub(crate) fn kill(node: &Node, args: &KillArgs, mut output: impl Write) -> Resu
 }
 
 fn end(act: &Act<'_>, force: bool) -> Result<Option<String>, Failed> {
-    let Some(daemon) = act.daemon() else { return Ok(None) };
+    let Some(daemon) = act.daemon() else {
+        let is_nfs = act.record().is_some_and(|record| record.kind == TargetType::Nfs);
+        return Ok(is_nfs.then(|| "an NFS mount has no daemon: nothing was ended".to_owned()));
+    };
     let has_ended = if force { daemon.kill(END) } else { daemon.terminate(END) };
     if !has_ended {
         let hint = if force { "" } else { " (--force kills it)" };
@@ -82,20 +86,22 @@ fn tidy(act: &Act<'_>) -> Result<Option<String>, Failed> {
             }
         });
     };
+    let kind = if nfs::is_nfs(found) { TargetType::Nfs } else { TargetType::S3 };
+    let gone = who_is_gone(kind);
     match health(act)? {
         Health::Gone => {
             let holders = holders(act.place.path());
             if !holders.is_empty() {
-                let text = format!("its daemon is gone, and the mount is left{holders}");
+                let text = format!("its {gone} is gone, and the mount is left{holders}");
                 return Err(Failed::new(ErrorCode::Busy, text));
             }
             detach(act, ErrorCode::Unmount)?;
             clean_up(act, record.as_ref());
-            Ok(Some("its daemon was gone: unmounted".to_owned()))
+            Ok(Some(format!("its {gone} was gone: unmounted")))
         }
         Health::Alive if record.as_ref().is_none_or(|record| !record.is_of(found)) => {
             let source = record.as_ref().map(|record| record.source.clone()).unwrap_or_default();
-            adopt(act, found, &source, record)?;
+            adopt(act, found, kind, &source, record)?;
             Ok(Some(format!("mounted at {}: on record again", found.path.display())))
         }
         Health::Alive => Ok(None),

@@ -11,19 +11,21 @@ use nix::errno::Errno;
 use nix::sys::stat::{lstat, major, minor};
 use nix::sys::statvfs::statvfs;
 
-use crate::child;
+use crate::child::{self, Outcome};
 use crate::mountinfo::Mount;
+use crate::nfs;
 
 /// What the I/O said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// Somebody answered; "permission denied" and "input/output error" are answers too.
+    /// Somebody answered; "permission denied" and a FUSE program's "input/output error" are
+    /// answers too.
     Alive,
-    /// Nobody is there any more to answer.
+    /// Nobody is there any more to answer, or what was mounted is not there any more.
     Gone,
     /// Something else is at the path: the mount is hidden by another, above it.
     Covered,
-    /// No answer in time.
+    /// No answer in time, ours or that which a soft NFS mount waits for.
     Hung,
 }
 
@@ -40,14 +42,18 @@ pub(crate) enum Depth {
 pub(crate) fn health(mount: &Mount, depth: Depth, bound: Duration) -> io::Result<Health> {
     let mut command = Command::new("/proc/self/exe");
     command.args(["probe", "--device", &mount.device]).env_clear();
-    if depth == Depth::Server {
+    // The kernel, which is the client there, may still know what its server has removed.
+    let is_nfs = nfs::is_nfs(mount);
+    if depth == Depth::Server || is_nfs {
         command.arg("--server");
     }
     command.arg("--").arg(&mount.path);
     match child::run(&mut command, bound, None)? {
-        None => Ok(Health::Hung),
-        Some(ended) => match ended.stdout.trim() {
-            "alive" => Ok(Health::Alive),
+        Outcome::Killed | Outcome::Outlives => Ok(Health::Hung),
+        Outcome::Ended(ended) => match ended.stdout.trim() {
+            "stale" if is_nfs => Ok(Health::Gone),
+            "silent" if is_nfs => Ok(Health::Hung),
+            "alive" | "stale" | "silent" => Ok(Health::Alive),
             "gone" => Ok(Health::Gone),
             "covered" => Ok(Health::Covered),
             _ => Err(io::Error::other(format!("the probe failed: {}", ended.stderr))),
@@ -55,7 +61,8 @@ pub(crate) fn health(mount: &Mount, depth: Depth, bound: Duration) -> io::Result
     }
 }
 
-/// The probe's own main: says `alive`, `gone` or `covered`.
+/// The probe's own main: says `alive`, `gone` or `covered`; `stale` and `silent` are for whoever
+/// knows the file system.
 pub(crate) fn main(
     path: &Path,
     device: &str,
@@ -65,6 +72,14 @@ pub(crate) fn main(
     let depth = if server { Depth::Server } else { Depth::Daemon };
     let word = match attempt(path, device, depth) {
         Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ESHUTDOWN) => "gone",
+        Err(Errno::ESTALE) => "stale",
+        Err(
+            Errno::EIO
+            | Errno::ETIMEDOUT
+            | Errno::ECONNREFUSED
+            | Errno::EHOSTUNREACH
+            | Errno::ENETUNREACH,
+        ) => "silent",
         Err(Errno::ENOENT | Errno::ENOTDIR) | Ok(false) => "covered",
         Ok(true) | Err(_) => "alive",
     };
@@ -86,6 +101,10 @@ fn attempt(path: &Path, device: &str, depth: Depth) -> Result<bool, Errno> {
         match lstat(&name) {
             Ok(_) | Err(Errno::ENOENT) => {}
             Err(why) => return Err(why),
+        }
+        // An NFS server may answer for a directory that was removed as long as it remembers it.
+        if lstat(path)?.st_nlink == 0 {
+            return Err(Errno::ESTALE);
         }
     }
     Ok(true)

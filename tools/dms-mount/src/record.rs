@@ -15,12 +15,14 @@ use serde::{Deserialize, Serialize};
 use crate::daemon::Identity;
 use crate::drain;
 use crate::mountinfo::Mount;
+use crate::nfs::{self, Export};
 
 /// Where a mount stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
-    /// Its daemon has been, or is just being, started; no job has been told that it is there.
+    /// Its daemon or mount(8) has been, or is just being, started; no job has been told that it is
+    /// there.
     Starting,
     /// It is there.
     Mounted,
@@ -35,8 +37,11 @@ pub(crate) struct Record {
     #[serde(rename = "type")]
     pub(crate) kind: TargetType,
     pub(crate) path: PathBuf,
-    /// The secret's reference: never the secret.
+    /// The export, or the secret's reference: never the secret.
     pub(crate) source: String,
+    /// NFS: the options that it was mounted with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) options: Option<String>,
     /// The endpoint and bucket that the secret was of; unknown of a mount that was found.
     #[serde(default)]
     pub(crate) storage: Option<String>,
@@ -57,20 +62,29 @@ pub(crate) struct Record {
 impl Record {
     /// Whether this is the record of just this mount, seen working.
     pub(crate) fn is_of(&self, mount: &Mount) -> bool {
-        self.state == State::Mounted && self.has_made(mount)
+        self.state == State::Mounted && self.is_same(mount) && self.has_made(mount)
     }
 
     /// Whether it was this that was mounted, in whatever state it is. Numbers are used again, so
-    /// all of it has to agree.
+    /// all of it has to agree. An export is its own mark: whoever has mounted it there, it is what
+    /// the target is of.
     pub(crate) fn has_made(&self, mount: &Mount) -> bool {
+        if self.kind == TargetType::Nfs {
+            let export = Export::parse(&self.source);
+            return self.path == mount.path
+                && export.is_ok_and(|export| nfs::is_of(mount, &export));
+        }
         let is_new = self.state == State::Starting && self.mount_id.is_none();
-        let is_same =
-            self.mount_id == Some(mount.id) && self.device.as_deref() == Some(&mount.device);
+        let is_same = self.is_same(mount);
         let Some((fstype, source)) = &self.mounted_as else { return false };
         self.path == mount.path
             && (is_new || is_same)
             && mount.is_of_type(fstype)
             && mount.source == *source
+    }
+
+    fn is_same(&self, mount: &Mount) -> bool {
+        self.mount_id == Some(mount.id) && self.device.as_deref() == Some(&mount.device)
     }
 
     /// Notes what was mounted.
@@ -270,6 +284,28 @@ mod tests {
     }
 
     #[test]
+    fn an_nfs_mount_is_known_by_its_export_and_one_seen_working_by_its_number_too() {
+        let record: Record = serde_json::from_value(json!({
+            "target": "t", "type": "nfs", "path": "/m/t", "source": "NAS:/e", "state": "mounted",
+            "made_dir": true, "mount_id": 7, "device": "0:44", "daemon": null,
+        }))
+        .expect("a record");
+        let mount = |id, fstype: &str, source: &str| Mount {
+            id,
+            device: "0:44".into(),
+            path: "/m/t".into(),
+            fstype: fstype.into(),
+            source: source.into(),
+        };
+        assert!(record.is_of(&mount(7, "nfs4", "nas:/e")));
+        let other = mount(8, "nfs", "nas:/e/");
+        assert!(record.has_made(&other) && !record.is_of(&other));
+        assert!(!record.has_made(&mount(7, "nfs", "nas:/f")));
+        assert!(!record.has_made(&mount(7, "ext4", "nas:/e")));
+        assert!(!record.has_made(&Mount { path: "/m/u".into(), ..mount(7, "nfs", "nas:/e") }));
+    }
+
+    #[test]
     fn a_record_is_kept_and_forgotten_with_its_pid_file() {
         let (_dir, run) = run_dir();
         let target = TargetId::try_from("t".to_owned()).expect("a valid id");
@@ -278,6 +314,7 @@ mod tests {
             kind: TargetType::S3,
             path: "/m/t".into(),
             source: "file:///s".into(),
+            options: None,
             storage: None,
             state: State::Mounted,
             made_dir: true,

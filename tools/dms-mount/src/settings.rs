@@ -30,14 +30,54 @@ pub(crate) struct Owner {
     pub(crate) allow_other: bool,
 }
 
+/// How NFS targets are mounted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Nfs {
+    /// `DMS_ROOTWRAP_BIN` and `DMS_ROOTWRAP_CONF`: mount(8) is run by sudo(8) and this program, with
+    /// this configuration, as OpenStack's services do.
+    pub(crate) rootwrap: Option<(PathBuf, PathBuf)>,
+}
+
+impl Nfs {
+    /// From the environment.
+    pub(crate) fn from_env() -> Result<Nfs, Failure> {
+        rootwrap(text("DMS_ROOTWRAP_BIN")?, text("DMS_ROOTWRAP_CONF")?).map_err(bad)
+    }
+}
+
+fn rootwrap(program: Option<String>, configuration: Option<String>) -> Result<Nfs, String> {
+    let absolute = |name: &str, value: String| match value.starts_with('/') {
+        true => Ok(PathBuf::from(value)),
+        false => Err(format!("{name} {value:?} is not absolute")),
+    };
+    let rootwrap = match (program, configuration) {
+        (None, None) => None,
+        (Some(program), Some(configuration)) => Some((
+            absolute("DMS_ROOTWRAP_BIN", program)?,
+            absolute("DMS_ROOTWRAP_CONF", configuration)?,
+        )),
+        (Some(_), None) => {
+            return Err("DMS_ROOTWRAP_CONF is not set, but DMS_ROOTWRAP_BIN is".into());
+        }
+        (None, Some(_)) => {
+            return Err("DMS_ROOTWRAP_BIN is not set, but DMS_ROOTWRAP_CONF is".into());
+        }
+    };
+    Ok(Nfs { rootwrap })
+}
+
+/// An empty variable is as good as none.
+fn text(name: &str) -> Result<Option<String>, Failure> {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => Ok(Some(value)),
+        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(bad(format!("{name} is not UTF-8"))),
+    }
+}
+
 impl S3 {
     /// From the environment, and the profile that it names.
     pub(crate) fn from_env() -> Result<S3, Failure> {
-        let text = |name: &str| match std::env::var(name) {
-            Ok(value) if !value.is_empty() => Ok(Some(value)),
-            Ok(_) | Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(bad(format!("{name} is not UTF-8"))),
-        };
         let cache_dir = PathBuf::from(
             text("DMS_S3_CACHE_DIR")?.unwrap_or_else(|| "/var/triliovault".to_owned()),
         );
@@ -123,6 +163,24 @@ fn profile(name: &str) -> Result<Profile, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rootwrap_is_a_program_and_its_configuration() {
+        let read = |program: Option<&str>, configuration: Option<&str>| {
+            rootwrap(program.map(str::to_owned), configuration.map(str::to_owned))
+        };
+        assert_eq!(read(None, None), Ok(Nfs::default()));
+        let both = read(Some("/usr/bin/rw"), Some("/etc/rw.conf")).expect("both are absolute");
+        assert_eq!(both.rootwrap, Some(("/usr/bin/rw".into(), "/etc/rw.conf".into())));
+        for (program, configuration) in [
+            (Some("/usr/bin/rw"), None),
+            (None, Some("/etc/rw.conf")),
+            (Some("rw"), Some("/etc/rw.conf")),
+            (Some("/usr/bin/rw"), Some("-c")),
+        ] {
+            assert!(read(program, configuration).is_err(), "{program:?} {configuration:?}");
+        }
+    }
 
     #[test]
     fn an_owner_lets_others_in_unless_told_otherwise() {

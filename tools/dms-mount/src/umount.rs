@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use dms_wire::{ErrorCode, TargetType, UnmountMethod};
 
-use crate::child::{self, Ended};
+use crate::child::{self, Ended, Outcome};
 use crate::daemon::Identity;
 use crate::mount::{PATIENCE, covered, hung};
+use crate::nfs;
 use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
 use crate::record::{Record, State};
@@ -129,9 +130,9 @@ fn step(act: &Act<'_>, kind: TargetType, method: &UnmountMethod) -> Result<Step,
             return detach(act, ErrorCode::Unmount).map(|()| Step::Done);
         }
         match ended {
-            Some(ended) if ended.status.success() => {}
-            Some(ended) => return Ok(Step::Failed(in_use(act, &ended))),
-            None => {
+            Outcome::Ended(ended) if ended.status.success() => {}
+            Outcome::Ended(ended) => return Ok(Step::Failed(in_use(act, &ended))),
+            Outcome::Killed | Outcome::Outlives => {
                 let text = format!("timeout: umount of {path} did not end in time");
                 return Ok(Step::Failed(Failed::new(ErrorCode::Timeout, text)));
             }
@@ -167,8 +168,16 @@ fn in_use(act: &Act<'_>, ended: &Ended) -> Failed {
 
 pub(crate) fn health(act: &Act<'_>) -> Result<Health, Failed> {
     let Some(found) = act.mounts.at(act.place.path()) else { return Ok(Health::Gone) };
-    probe::health(found, Depth::Daemon, PATIENCE.min(act.until.left()))
+    let left = act.until.left();
+    // Where there are steps for a server that does not answer, they need some of the time.
+    let left = if nfs::is_nfs(found) { left / 2 } else { left };
+    probe::health(found, Depth::Daemon, PATIENCE.min(left))
         .map_err(|why| Failed::system(ErrorCode::Unmount, "unable to probe the mount", &why))
+}
+
+/// Behind a mount of a target: a FUSE mount needs its daemon, an NFS mount its export.
+pub(crate) fn who_is_gone(kind: TargetType) -> &'static str {
+    if kind == TargetType::Nfs { "export" } else { "daemon" }
 }
 
 /// Takes a mount away whose daemon is gone: nobody can lose data any more.
@@ -179,7 +188,7 @@ pub(crate) fn detach(act: &Act<'_>, code: ErrorCode) -> Result<(), Failed> {
             return Ok(());
         }
     }
-    let text = format!("unable to unmount {}, whose daemon is gone", act.place.path().display());
+    let text = format!("unable to unmount {}, which is of no use", act.place.path().display());
     Err(Failed::new(code, text))
 }
 
@@ -195,7 +204,7 @@ fn is_mounted(act: &Act<'_>) -> Result<bool, Failed> {
 
 /// `-c`: the path is canonical, and to look at it could hang. It inherits the act lock: should it
 /// outlive its bound, the target stays busy.
-fn run_umount(act: &Act<'_>, arguments: &[&str]) -> Result<Option<Ended>, Failed> {
+pub(crate) fn run_umount(act: &Act<'_>, arguments: &[&str]) -> Result<Outcome, Failed> {
     let mut command = Command::new("umount");
     command.args(["-c", "-i"]).args(arguments).arg("--").arg(act.place.path());
     command.env("LC_ALL", "C");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dms_wire::{ErrorCode, MountPath, Response, TargetType, UnmountMethod};
 
 use crate::mount::foreign;
+use crate::nfs;
 use crate::node::{Act, Failed, read_mounts};
 use crate::record::{Record, State};
 use crate::s3;
@@ -14,11 +15,11 @@ use crate::umount::{detach_if_mounted, umount};
 
 /// Unmounts the target, if it is mounted; done is when its daemon has ended.
 ///
-/// `kind`: its type, where the request says it.
+/// `said`: its type, where the request says it.
 pub(crate) fn unmount(
     act: &Act<'_>,
     path: &MountPath,
-    kind: Option<TargetType>,
+    said: Option<TargetType>,
 ) -> Result<Response, Failed> {
     let record = act.record();
     // A record of a mount elsewhere is none of ours to forget.
@@ -32,7 +33,9 @@ pub(crate) fn unmount(
         return Err(Failed::new(ErrorCode::Unmount, why));
     }
     let daemon = act.daemon();
-    let kind = record.as_ref().map(|record| record.kind).or(kind).unwrap_or(TargetType::S3);
+    let is_nfs = found.is_some_and(nfs::is_nfs);
+    let kind = record.as_ref().map(|record| record.kind).or(is_nfs.then_some(TargetType::Nfs));
+    let kind = kind.or(said).unwrap_or(TargetType::S3);
     let (mut taken, mut is_out_of_sight) = (None, false);
     if let (Some(daemon), Some(State::Starting)) = (&daemon, record.as_ref().map(|r| r.state)) {
         // Its starter died, and no job was told of it: there is nothing to flush.

@@ -3,10 +3,12 @@
 //! Their exit status tells nothing (0 on wrong credentials, too), and their mount shows up before
 //! anything was checked. So: ready is a mount in mountinfo *and* I/O that reaches the server.
 
+mod launch;
 mod profile;
 mod words;
 
-pub(crate) use profile::{Profile, find_in_search_path};
+pub(crate) use launch::{get_ready, launch, refuse_other_storage};
+pub(crate) use profile::{Profile, SEARCH_PATH, find_in_search_path};
 pub(crate) use words::{blames_credentials, last_words};
 
 use std::fs::DirBuilder;
@@ -22,7 +24,7 @@ use crate::daemon::{self, Daemon, Identity, Launch};
 use crate::mountinfo::{Mount, Mounts, Watch};
 use crate::probe::{self, Depth, Health};
 use crate::settings;
-use profile::{SEARCH_PATH, Values};
+use profile::Values;
 
 /// How long a new mount may take until its first I/O is answered.
 const READY: Duration = Duration::from_secs(12);

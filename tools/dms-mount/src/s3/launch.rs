@@ -1,0 +1,136 @@
+//! One S3 target: its secret fetched, its daemon started, seen working, and ended if it does not.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dms_wire::ErrorCode;
+
+use super::{blames_credentials, bucket_of, last_words, start, wait_until_ready};
+use crate::credentials::{self, Credentials};
+use crate::daemon::{self, Daemon};
+use crate::mount::save;
+use crate::mountinfo::Mount;
+use crate::node::{Act, Failed};
+use crate::record::{Record, State};
+use crate::umount::detach_if_mounted;
+
+/// All that can be had before anything is made.
+pub(crate) struct Ready {
+    program: PathBuf,
+    pub(crate) credentials: Credentials,
+}
+
+pub(crate) fn get_ready(act: &Act<'_>, source: &str) -> Result<Ready, Failed> {
+    let credentials = fetch(act, source)?;
+    let profile = &act.node.s3.profile;
+    let program = profile.find_program().ok_or_else(|| {
+        let text = format!("Mount failed: {} is not installed", profile.program_name());
+        Failed::new(ErrorCode::Mount, text)
+    })?;
+    Ok(Ready { program, credentials })
+}
+
+/// Starts the daemon and waits until the mount works; on any failure it is ended.
+pub(crate) fn launch(act: &Act<'_>, ready: &Ready, record: &mut Record) -> Result<(), Failed> {
+    let name = act.node.s3.profile.program_name();
+    log::info!("Spawning {name} for target {}", act.target);
+    let path = act.place.path();
+    let log = act.node.run_dir.daemon_log(act.target);
+    let Ready { program, credentials } = ready;
+    let started = start(program, &act.node.s3, act.target, credentials, path, &log);
+    let started = started.map_err(|why| {
+        let what = format!("Mount failed: unable to start {name}");
+        Failed::system(ErrorCode::Mount, &what, &why)
+    })?;
+    record.daemon = Some(started.daemon.identity.clone());
+    record.mounted_as = Some(started.mounted_as.clone());
+    let outcome = save(act, record)
+        .and_then(|()| {
+            wait_until_ready(&started, name, path, act.until).map_err(|why| {
+                started.daemon.wait_for_words(Duration::from_secs(1));
+                explain(act, credentials, &why)
+            })
+        })
+        .and_then(|mount| {
+            record.state = State::Mounted;
+            record.note(&mount);
+            save(act, record)
+        });
+    match &outcome {
+        Ok(()) => announce(act, record),
+        Err(_) => give_up(act, &started.daemon),
+    }
+    outcome
+}
+
+/// Another secret may open the same bucket, but a job must not write into another one.
+pub(crate) fn refuse_other_storage(
+    act: &Act<'_>,
+    found: &Mount,
+    source: &str,
+    record: Option<&Record>,
+) -> Result<(), Failed> {
+    let record = record.filter(|record| record.path == found.path);
+    if record.is_some_and(|record| record.source == source) {
+        return Ok(());
+    }
+    let wanted = fetch(act, source)?;
+    let same = match record.and_then(|record| record.storage.as_ref()) {
+        Some(storage) => *storage == wanted.storage(),
+        None => bucket_known(act, found).is_some_and(|bucket| bucket == wanted.bucket),
+    };
+    if !same {
+        let text = format!(
+            "Mount failed: target {} is mounted from {}, and {source} is of another bucket",
+            act.target, found.source
+        );
+        return Err(Failed::new(ErrorCode::Mount, text));
+    }
+    log::warn!("target {} is mounted already, by another secret than {source}", act.target);
+    Ok(())
+}
+
+fn fetch(act: &Act<'_>, source: &str) -> Result<Credentials, Failed> {
+    credentials::fetch(source, act.node.secret_dir.as_deref())
+        .map_err(|why| Failed::new(ErrorCode::Credentials, why.0))
+}
+
+fn announce(act: &Act<'_>, record: &Record) {
+    let pid = record.daemon.as_ref().map(|daemon| daemon.pid).unwrap_or_default();
+    let name = act.node.s3.profile.program_name();
+    log::info!("{name} spawned successfully for target {}", act.target);
+    log::info!("  PID: {pid}");
+    log::info!("  Mount path: {}", record.path.display());
+    log::info!("  PID file: {}", act.node.run_dir.pid_file(act.target).display());
+}
+
+/// As the mount says itself, or as its daemon was told.
+fn bucket_known(act: &Act<'_>, found: &Mount) -> Option<String> {
+    let told = || daemon::variable(act.daemon()?.pid, "vault_s3_bucket");
+    bucket_of(found).map(str::to_owned).or_else(told)
+}
+
+/// The daemon's own words, and whether they are about the credentials.
+fn explain(act: &Act<'_>, credentials: &Credentials, why: &str) -> Failed {
+    let log = fs::read(act.node.run_dir.daemon_log(act.target)).unwrap_or_default();
+    // Blanked before it is cut, or half a key could stay.
+    let words = last_words(&credentials.blank(&String::from_utf8_lossy(&log)));
+    let name = act.node.s3.profile.program_name();
+    let said = if words.is_empty() { String::new() } else { format!("; {name} said: {words}") };
+    if blames_credentials(&words) {
+        let text = format!("Mount failed: the storage refused the credentials: {why}{said}");
+        return Failed::new(ErrorCode::Credentials, text);
+    }
+    Failed::new(ErrorCode::Mount, format!("Mount failed: {why}{said}"))
+}
+
+/// Ends a daemon whose mount no job was told of, and takes its mount away.
+fn give_up(act: &Act<'_>, daemon: &Daemon) {
+    if !daemon.identity.kill(Duration::from_secs(5)) {
+        log::error!("pid {} does not end", daemon.identity.pid);
+    }
+    if let Err(why) = detach_if_mounted(act, ErrorCode::Mount) {
+        log::error!("{why}");
+    }
+}
