@@ -163,7 +163,7 @@ fn of_user(user: &Binding, survey: &Survey) -> Option<Finding> {
         let detail = format!("the mount at {} has no daemon that is known", mounted.path);
         return Some(about(user, "no-daemon", &detail));
     }
-    match (&user.source, &mounted.secret_ref) {
+    match (&user.source, mounted.remembered()) {
         (Some(mine), Some(theirs)) if mine != theirs => {
             Some(about(user, "other-source", &format!("mounted from {theirs}, not from {mine}")))
         }

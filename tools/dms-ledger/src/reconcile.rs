@@ -180,7 +180,7 @@ impl Target<'_> {
             .or(mounted.map(|mounted| mounted.path.clone()))
             .or(self.unsettled.and_then(|operation| operation.path.clone()));
         let kind = kind.or(mounted.and_then(|mounted| mounted.kind.clone()));
-        let source = source.or(mounted.and_then(|mounted| mounted.secret_ref.clone()));
+        let source = source.or(mounted.and_then(|mounted| mounted.remembered().cloned()));
         let place = if kind.as_deref() == Some("s3") { "secret_ref" } else { "filesystem_export" };
         for (name, value) in
             [("type", kind), (place, source), ("filesystem_export_mount_path", path)]

@@ -19,8 +19,9 @@ pub(crate) struct Mounted {
     /// As the kernel has it.
     pub(crate) source: String,
     fstype: String,
-    /// What the node remembers to have mounted.
-    pub(crate) secret_ref: Option<String>,
+    /// What the node remembers to have mounted: the one or the other.
+    secret_ref: Option<String>,
+    export: Option<String>,
     /// Its daemon, if that runs.
     pid: Option<i32>,
     boot: Option<String>,
@@ -28,6 +29,11 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
+    /// What the node remembers to have mounted.
+    pub(crate) fn remembered(&self) -> Option<&String> {
+        self.secret_ref.as_ref().or(self.export.as_ref())
+    }
+
     /// Whether there is somebody behind it.
     pub(crate) fn is_served(&self) -> bool {
         self.pid.is_some() || !self.fstype.starts_with("fuse")
