@@ -67,6 +67,12 @@ need s3fs s3fs
 need fuse3 fusermount3
 need mount umount
 need util-linux setsid
+need nfs-common mount.nfs
+need nfs-kernel-server exportfs # a test's guest has a server
+need user-mode-linux linux.uml # the guest: a kernel with an NFS client, whatever the host's has
+need kmod modprobe # the guest's modules
+need iproute2 ip # the guest's address
+need procps pgrep
 need bsdutils script # the tests type on a terminal, and look into the ledger
 need sqlite3 sqlite3
 need mandoc mandoc
