@@ -19,7 +19,7 @@ use std::time::Duration;
 use dms_cli::{Context, Exit, Failure};
 use nix::unistd::{Pid, getsid};
 
-use crate::child;
+use crate::child::{self, Outcome};
 use crate::cli::ScanArgs;
 
 /// How long a look at one process may take until another thread goes on with the next.
@@ -57,8 +57,9 @@ fn scan() -> Command {
 
 fn pids(command: &mut Command) -> io::Result<Vec<i32>> {
     let bound = LOOK * (u32::try_from(STUCK).unwrap_or(u32::MAX) + 50);
-    let ended = child::run(command, bound, None)?;
-    let ended = ended.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
+    let Outcome::Ended(ended) = child::run(command, bound, None)? else {
+        return Err(io::ErrorKind::TimedOut.into());
+    };
     Ok(ended.stdout.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
