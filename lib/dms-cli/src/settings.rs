@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
 
+use crate::OpenStack;
 use crate::host::node_name;
 
 /// Every setting, with a value.
@@ -14,8 +15,8 @@ pub struct Settings {
     pub db_url: String,
     /// `DMS_RABBITMQ_URL`, no default: the broker. For the tools that speak to it.
     pub rabbitmq_url: Option<String>,
-    /// `DMS_AUTH_URL`, no default: Keystone. For the tools that fetch secrets from Barbican.
-    pub auth_url: Option<String>,
+    /// For the tools that fetch secrets from a key manager.
+    pub openstack: OpenStack,
     /// `DMS_LOCK_DIR`, default `/var/lock/trilio-dms`: one per host, never shared between hosts.
     pub lock_dir: PathBuf,
     /// `DMS_LOCK_TIMEOUT`, in seconds, default 300: how long to wait for a lock.
@@ -37,7 +38,7 @@ pub struct Settings {
 /// A setting whose value is no good. It names the variable; the value is quoted where it cannot be
 /// secret.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SettingError(String);
+pub struct SettingError(pub(crate) String);
 
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,7 +76,7 @@ impl Settings {
                 Err(_) => Err(SettingError(format!("{name} is not UTF-8"))),
             },
         };
-        let directory = |name: &str, default: &str| {
+        let absolute = |name: &str, default: &str| {
             let path = PathBuf::from(text(name)?.unwrap_or_else(|| default.to_owned()));
             if path.is_absolute() {
                 Ok(path)
@@ -83,7 +84,7 @@ impl Settings {
                 Err(SettingError(format!("{name} {path:?} is not absolute")))
             }
         };
-        let state_dir = directory("DMS_STATE_DIR", "/var/lib/trilio-dms")?;
+        let state_dir = absolute("DMS_STATE_DIR", "/var/lib/trilio-dms")?;
         let bases = match text("DMS_MOUNT_BASE")? {
             Some(bases) => mount_bases("DMS_MOUNT_BASE", &bases)?,
             None => mount_bases(
@@ -98,17 +99,17 @@ impl Settings {
         Ok(Settings {
             db_url: text("DMS_DB_URL")?
                 .unwrap_or_else(|| format!("sqlite:///{}", state_dir.join("ledger.db").display())),
-            lock_dir: directory("DMS_LOCK_DIR", "/var/lock/trilio-dms")?,
+            lock_dir: absolute("DMS_LOCK_DIR", "/var/lock/trilio-dms")?,
             lock_timeout: timeout("DMS_LOCK_TIMEOUT", text("DMS_LOCK_TIMEOUT")?)?,
             request_timeout,
             mount_bases: bases,
             rabbitmq_url: text("DMS_RABBITMQ_URL")?,
-            auth_url: text("DMS_AUTH_URL")?,
+            openstack: OpenStack::read(text, absolute)?,
             node_id: text("DMS_NODE_ID")?.unwrap_or_else(node_name),
-            run_dir: directory("DMS_RUN_DIR", "/run/dms")?,
+            run_dir: absolute("DMS_RUN_DIR", "/run/dms")?,
             secret_dir: match text("DMS_SECRET_DIR")? {
                 None => None,
-                Some(dir) => Some(directory("DMS_SECRET_DIR", &dir)?),
+                Some(dir) => Some(absolute("DMS_SECRET_DIR", &dir)?),
             },
         })
     }
@@ -168,6 +169,8 @@ mod tests {
         assert_eq!(settings.run_dir, PathBuf::from("/run/dms"));
         assert_eq!(settings.node_id, node_name());
         assert_eq!(settings.secret_dir, None);
+        let openstack = OpenStack { interface: "public".into(), ..OpenStack::default() };
+        assert_eq!(settings.openstack, openstack);
     }
 
     #[test]
@@ -190,6 +193,9 @@ mod tests {
             ("DMS_REQUEST_TIMEOUT", "0"),
             ("DMS_LOCK_DIR", "locks"),
             ("DMS_SECRET_DIR", "."),
+            ("DMS_CA_FILE", "ca.pem"),
+            ("DMS_OS_INTERFACE", "publicURL"),
+            ("DMS_TLS_INSECURE", "yes"),
         ] {
             let why = read(&[(name, value)]).err().map(|why| why.to_string()).unwrap_or_default();
             assert!(why.starts_with(name), "{name}={value}: {why:?}");

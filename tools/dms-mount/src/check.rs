@@ -118,7 +118,7 @@ fn mount_base(base: &Path) -> Verdict {
 }
 
 fn secrets(node: &Node) -> Verdict {
-    match &node.secret_dir {
+    match node.secrets.dir() {
         Some(dir) if dir.is_dir() => Good(format!("secrets in {}", dir.display())),
         Some(dir) => Bad(format!("there is no directory {} for secrets", dir.display())),
         None => Poor("DMS_SECRET_DIR is not set: no file:// secrets".into()),

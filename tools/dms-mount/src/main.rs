@@ -7,7 +7,6 @@
 mod check;
 mod child;
 mod cli;
-mod credentials;
 mod daemon;
 mod drain;
 mod inventory;
@@ -24,6 +23,7 @@ mod ps;
 mod record;
 mod s3;
 mod scan;
+mod secrets;
 mod serve;
 mod settings;
 mod source;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use dms_cli::{Context, Failure, Settings, boot_id};
 use dms_flock::{Lock, Mode, Wait};
 use dms_wire::{
-    Action, Deadline, Decision, ErrorCode, Invalid, MountPath, Plan, Request, Response, TargetId,
+    Action, Deadline, Decision, ErrorCode, Invalid, MountPath, Plan, Request, Response, Secret,
+    TargetId,
 };
 
 use crate::daemon::{self, Identity};
@@ -14,6 +15,7 @@ use crate::mountinfo::{Mount, Mounts};
 use crate::nfs::{self, Export};
 use crate::place::{Place, Unfit};
 use crate::record::{Record, RunDir};
+use crate::secrets::Secrets;
 use crate::settings;
 use crate::source::{Source, export_of};
 use crate::umount::Policy;
@@ -27,7 +29,7 @@ pub(crate) struct Node {
     pub(crate) bases: Vec<PathBuf>,
     mount_base: String,
     pub(crate) run_dir: RunDir,
-    pub(crate) secret_dir: Option<PathBuf>,
+    pub(crate) secrets: Secrets,
     pub(crate) s3: settings::S3,
     pub(crate) nfs: settings::Nfs,
     pub(crate) policy: Policy,
@@ -69,6 +71,8 @@ impl From<Invalid> for Failed {
 pub(crate) struct Act<'a> {
     pub(crate) node: &'a Node,
     pub(crate) target: &'a TargetId,
+    /// For the key manager.
+    pub(crate) token: Option<&'a Secret>,
     pub(crate) place: Place,
     pub(crate) until: Deadline,
     pub(crate) mounts: Mounts,
@@ -139,7 +143,7 @@ impl Node {
             id: settings.node_id,
             bases: settings.mount_bases,
             run_dir,
-            secret_dir: settings.secret_dir,
+            secrets: Secrets::new(settings.secret_dir, &settings.openstack)?,
             s3,
             nfs,
             policy,
@@ -260,7 +264,8 @@ impl Node {
         })?;
         let Some(lock) = lock else { return Ok(None) };
         let (mounts, until) = (read_mounts()?, Deadline::after(self.bound));
-        Ok(Some(Act { node: self, target, place, until, mounts, export: None, lock }))
+        let (token, export) = (None, None);
+        Ok(Some(Act { node: self, target, token, place, until, mounts, export, lock }))
     }
 
     /// Takes the target's act lock, and refuses a plan that a later one has overtaken.
@@ -292,8 +297,8 @@ impl Node {
         }
         let mounts = read_mounts()?;
         place.check(&mounts)?;
-        let export = export_of(request);
-        Ok(Act { node: self, target, place, until, mounts, export, lock })
+        let (export, token) = (export_of(request), request.token.as_ref());
+        Ok(Act { node: self, target, token, place, until, mounts, export, lock })
     }
 }
 

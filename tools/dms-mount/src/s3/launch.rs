@@ -7,12 +7,12 @@ use std::time::Duration;
 use dms_wire::ErrorCode;
 
 use super::{blames_credentials, bucket_of, last_words, start, wait_until_ready};
-use crate::credentials::{self, Credentials};
 use crate::daemon::{self, Daemon};
 use crate::mount::save;
 use crate::mountinfo::Mount;
 use crate::node::{Act, Failed};
 use crate::record::{Record, State};
+use crate::secrets::Credentials;
 use crate::umount::detach_if_mounted;
 
 /// All that can be had before anything is made.
@@ -92,8 +92,8 @@ pub(crate) fn refuse_other_storage(
 }
 
 fn fetch(act: &Act<'_>, source: &str) -> Result<Credentials, Failed> {
-    credentials::fetch(source, act.node.secret_dir.as_deref())
-        .map_err(|why| Failed::new(ErrorCode::Credentials, why.0))
+    let fetched = act.node.secrets.fetch(source, act.token, act.until);
+    fetched.map_err(|why| Failed::new(ErrorCode::Credentials, why.0))
 }
 
 fn announce(act: &Act<'_>, record: &Record) {

@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use dms_wire::{Deadline, Secret, TargetId};
 
-use crate::credentials::Credentials;
 use crate::daemon::{self, Daemon, Identity, Launch};
 use crate::mountinfo::{Mount, Mounts, Watch};
 use crate::probe::{self, Depth, Health};
+use crate::secrets::Credentials;
 use crate::settings;
 use profile::Values;
 

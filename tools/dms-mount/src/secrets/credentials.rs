@@ -1,20 +1,9 @@
-//! The secret of an S3 target: fetched when it is needed, handed to the daemon, never kept.
-
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path};
+//! The payload of a secret: what an S3 program needs to know of a bucket.
 
 use dms_wire::Secret;
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
-use nix::unistd::geteuid;
 use serde_json::{Map, Value};
 
-/// More than any secret is long, in bytes.
-const MAX_SECRET: u64 = 64 << 10;
+use super::{Result, no};
 
 /// What an S3 program needs to know of a bucket.
 #[derive(Debug, Clone)]
@@ -28,84 +17,9 @@ pub(crate) struct Credentials {
     pub(crate) verify_tls: bool,
 }
 
-/// Why there are no credentials: one sentence that says "credentials", and no secret.
-#[derive(Debug)]
-pub(crate) struct NoCredentials(pub(crate) String);
-
-type Result<T> = std::result::Result<T, NoCredentials>;
-
-fn no<T>(text: impl std::fmt::Display) -> Result<T> {
-    Err(NoCredentials(format!("Failed to fetch credentials: {text}")))
-}
-
-/// Fetches and reads the secret that `reference` names.
-pub(crate) fn fetch(reference: &str, secret_dir: Option<&Path>) -> Result<Credentials> {
-    let text = match reference.strip_prefix("file://") {
-        Some(path) => read_file(Path::new(path), secret_dir)?,
-        None => {
-            return no(format_args!(
-                "secret_ref {reference} is no file:// reference: this version knows no other"
-            ));
-        }
-    };
-    Credentials::parse(&text)
-}
-
-/// A file below the secret directory, reached through no symbolic link, that only its owner (root,
-/// or whoever we are) can read.
-fn read_file(path: &Path, secret_dir: Option<&Path>) -> Result<Vec<u8>> {
-    let Some(dir) = secret_dir else {
-        return no("file:// secrets are off: DMS_SECRET_DIR is not set");
-    };
-    let below = path.strip_prefix(dir).ok().filter(|rest| {
-        rest.components().count() > 0
-            && rest.components().all(|part| matches!(part, Component::Normal(_)))
-    });
-    let Some(below) = below else {
-        return no(format_args!("{} is not below {}", path.display(), dir.display()));
-    };
-    let file = match open_below(dir, below) {
-        Ok(file) => File::from(file),
-        Err(why) => return no(format_args!("unable to open {}: {}", path.display(), why.desc())),
-    };
-    let reading = |why: std::io::Error| {
-        NoCredentials(format!(
-            "Failed to fetch credentials: unable to read {}: {why}",
-            path.display()
-        ))
-    };
-    let about = file.metadata().map_err(reading)?;
-    let is_ours = about.uid() == 0 || about.uid() == geteuid().as_raw();
-    if !about.is_file() || about.mode() & 0o077 != 0 || !is_ours {
-        return no(format_args!(
-            "{} is not a file of ours that nobody else can read (0600)",
-            path.display()
-        ));
-    }
-    let mut text = Vec::new();
-    file.take(MAX_SECRET).read_to_end(&mut text).map_err(reading)?;
-    Ok(text)
-}
-
-fn open_below(dir: &Path, below: &Path) -> std::result::Result<OwnedFd, Errno> {
-    let common = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut at = open(dir, directory, Mode::empty())?;
-    let mut parts = below.iter().peekable();
-    while let Some(part) = parts.next() {
-        // Non-blocking, or a FIFO would keep us waiting for its writer.
-        let flags = match parts.peek() {
-            Some(_) => directory | common,
-            None => OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | common,
-        };
-        at = openat(&at, part, flags, Mode::empty())?;
-    }
-    Ok(at)
-}
-
 impl Credentials {
     /// A secret's payload: a JSON object with short keys, or with the vault's.
-    fn parse(payload: &[u8]) -> Result<Self> {
+    pub(super) fn parse(payload: &[u8]) -> Result<Self> {
         let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(payload) else {
             return no("the secret is not a JSON object");
         };
@@ -217,8 +131,6 @@ fn check(what: &str, value: &str, allowed: impl Fn(char) -> bool) -> Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     const SHORT: &str = r#"{"access_key":"AK","secret_key":"SK","bucket":"b","region":"r-1",
         "endpoint_url":"http://127.0.0.1:9000","ssl_verify":"false"}"#;
@@ -255,27 +167,5 @@ mod tests {
             assert!(!why.contains("SK"), "the secret stands in {why:?}");
         }
         assert!(Credentials::parse(b"[]").is_err());
-    }
-
-    #[test]
-    fn only_a_private_file_below_the_directory_is_read() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let dir = dir.path();
-        let file = dir.join("s.json");
-        fs::write(&file, SHORT).expect("it can be written");
-        let read = |path: &Path, dir: Option<&Path>| {
-            fetch(&format!("file://{}", path.display()), dir).map_err(|why| why.0)
-        };
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
-        assert!(read(&file, Some(dir)).is_ok());
-        assert!(read(&file, None).is_err(), "off by default");
-        assert!(read(&dir.join("x/../s.json"), Some(dir)).is_err());
-        assert!(read(Path::new("/etc/passwd"), Some(dir)).is_err());
-        assert!(read(dir, Some(dir)).is_err());
-        let link = dir.join("link.json");
-        std::os::unix::fs::symlink(&file, &link).expect("a fresh name");
-        assert!(read(&link, Some(dir)).is_err(), "a link was followed");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("it is ours");
-        assert!(read(&file, Some(dir)).is_err(), "others can read it");
     }
 }

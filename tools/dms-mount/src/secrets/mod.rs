@@ -1,0 +1,65 @@
+//! The secret of an S3 target: fetched when it is needed, handed to the daemon, never kept.
+//!
+//! It is in a file or in a key manager, and both are the operator's choice: a request names a
+//! secret, never the place that a token is sent to.
+
+mod barbican;
+mod credentials;
+mod endpoint;
+mod file;
+mod http;
+mod keystone;
+mod reference;
+
+pub(crate) use credentials::Credentials;
+
+use std::path::{Path, PathBuf};
+
+use dms_cli::{Failure, OpenStack};
+use dms_wire::{Deadline, Secret};
+
+use self::barbican::KeyManager;
+
+/// More than any secret is long, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
+
+/// Why there are no credentials: one sentence that says "credentials", and no secret.
+#[derive(Debug)]
+pub(crate) struct NoCredentials(pub(crate) String);
+
+type Result<T, E = NoCredentials> = std::result::Result<T, E>;
+
+fn no<T>(text: impl std::fmt::Display) -> Result<T> {
+    Err(NoCredentials(format!("Failed to fetch credentials: {text}")))
+}
+
+/// Where this node has its secrets from.
+pub(crate) struct Secrets {
+    dir: Option<PathBuf>,
+    key_manager: KeyManager,
+}
+
+impl Secrets {
+    pub(crate) fn new(dir: Option<PathBuf>, openstack: &OpenStack) -> Result<Self, Failure> {
+        Ok(Secrets { dir, key_manager: KeyManager::new(openstack)? })
+    }
+
+    /// Where `file://` secrets are; none: they are off.
+    pub(crate) fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
+    /// Fetches and reads the secret that `reference` names, with the token of whoever asks.
+    pub(crate) fn fetch(
+        &self,
+        reference: &str,
+        token: Option<&Secret>,
+        until: Deadline,
+    ) -> Result<Credentials> {
+        let payload = match reference.strip_prefix("file://") {
+            Some(path) => file::read(Path::new(path), self.dir.as_deref())?,
+            None => self.key_manager.fetch(reference, token, until)?,
+        };
+        Credentials::parse(&payload)
+    }
+}
