@@ -3,7 +3,7 @@
 #
 # Installs what is missing, and nothing else: where all is there it needs neither root nor the
 # network and is done at once. It starts no daemon. Exit status: 0 all is there, 100 something is
-# missing that it cannot install, otherwise apt-get's.
+# missing that it cannot install, otherwise apt-get's or pip's.
 set -eu
 
 POLICY=/usr/sbin/policy-rc.d
@@ -56,6 +56,26 @@ install() {
     exec 9>&-
 }
 
+# Keystone and Barbican, as openstack-requirements.txt pins them: a Python environment, made once for
+# all clones of this user.
+make_openstack() {
+    requirements=$(dirname "$0")/openstack-requirements.txt
+    sum=$(cksum <"$requirements")
+    dir=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/dms-tests/openstack-${sum%% *}
+    [ ! -e "$dir/complete" ] || return 0
+    mkdir -p "${dir%/*}"
+    exec 9>"$dir.lock"
+    flock 9
+    if [ ! -e "$dir/complete" ]; then
+        # One that is not complete was killed.
+        rm -rf "$dir"
+        /usr/bin/python3 -m venv "$dir" >&2
+        "$dir/bin/pip" install -q --no-deps -r "$requirements" >&2
+        touch "$dir/complete"
+    fi
+    exec 9>&-
+}
+
 fuse_is_usable() {
     [ -c /dev/fuse ] && (: <>/dev/fuse) 2>/dev/null
 }
@@ -85,6 +105,8 @@ need strace strace # a test ends the tools at each of their calls
 need openssl openssl # the tests' certificates
 need libssl-dev /usr/include/openssl/ssl.h # native-tls links it, and finds it by pkg-config
 need pkg-config pkg-config
+need python3 /usr/bin/python3 # Keystone and Barbican
+/usr/bin/python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then
     [ "$(id -u)" -eq 0 ] || fatal "missing, and only root can install them:$missing"
@@ -109,3 +131,5 @@ for program in cargo cargo-fmt cargo-clippy; do
         || fatal "missing: $program; for Rust with rustfmt and clippy see" \
             "https://www.rust-lang.org/tools/install"
 done
+
+make_openstack

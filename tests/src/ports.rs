@@ -7,10 +7,12 @@ use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-// Both are below the ports that the kernel gives to connections, so that a service that is stopped
+// All are below the ports that the kernel gives to connections, so that a service that is stopped
 // finds its own free when it starts again.
 /// The ports of brokers.
 pub(crate) const BROKERS: Range<u16> = 21_000..31_000;
+/// The ports of Keystone and Barbican.
+pub(crate) const OPENSTACK: Range<u16> = 13_000..17_000;
 /// The ports of databases.
 pub(crate) const DATABASES: Range<u16> = 17_000..21_000;
 
