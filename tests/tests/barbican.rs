@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::Arc;
 
-use dms_tests::{Lab, OpenStack, Run, run};
+use dms_tests::{Lab, OpenStack, Run, processes_with, run};
 use serde_json::{Value, json};
 
 /// A node, a cloud, and a secret in it that opens the node's bucket.
@@ -67,6 +67,7 @@ impl Case {
     fn works(&self, reference: &str, more: &[(&str, &str)]) -> Run {
         let mounted = self.send(&self.request(reference, &self.token), more);
         assert_eq!(mounted.line()["status"], "success", "{mounted}");
+        assert_eq!(processes_with(&self.token), [], "somebody was given the token");
         let name = self.lab.mount_point("t1").join("of-the-job");
         fs::write(&name, "data").expect("it is mounted");
         self.lab.unmount(1, "t1");

@@ -1,6 +1,7 @@
 //! Key managers that are hostile or broken, and requests that name another one. They are stand-ins:
 //! what a real one does is in barbican.rs.
 
+use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
@@ -172,6 +173,35 @@ fn a_broken_key_manager_is_told_apart() {
     assert!(text.contains("kms.invalid"), "{text}");
 }
 
+#[test]
+fn a_broken_keystone_is_told_apart() {
+    let lab = Lab::new();
+    let catalogue = |url: &str| {
+        let endpoint = json!({"interface": "public", "region": "one", "url": url});
+        answer(
+            200,
+            &json!({"catalog": [{"type": "key-manager", "endpoints": [endpoint]}]}).to_string(),
+        )
+    };
+    for (said, words) in [
+        (answer(500, TOKEN), "has failed (500)"),
+        (answer(401, TOKEN), "Permission denied: the token is not valid for Keystone"),
+        (answer(403, TOKEN), "Permission denied: the token may not read its catalogue"),
+        (answer(404, ""), "unexpected answer (404)"),
+        (answer(200, "words of the peer"), "is not a catalogue"),
+        (answer(200, "{\"catalog\":[]}"), "no public key-manager endpoint"),
+        (answer(200, &"[".repeat(5 << 20)), "longer than 4194304 bytes"),
+        (catalogue(&format!("https://user:{TOKEN}@kms")), "is no plain URL"),
+        (catalogue("https://kms/$(project_id)s"), "is no plain URL"),
+    ] {
+        let keystone = Witness::saying(said);
+        let mut command = mount(&lab, "");
+        let (text, _) = ask(&lab, command.env("DMS_AUTH_URL", keystone.url()), "http://kms");
+        assert!(text.contains(words), "{words:?} is not in {text:?}");
+        assert!(keystone.heard().starts_with("GET /v3/auth/catalog HTTP/1.1\r\n"));
+    }
+}
+
 /// As fast as somebody who wants to be waited for: it is never silent for long.
 fn drip(stream: &mut TcpStream, bytes: &[u8]) {
     for byte in bytes.iter().cycle() {
@@ -224,6 +254,24 @@ fn a_slow_answer_ends_with_the_request() {
         assert!(text.contains("timeout") && text.contains("credentials"), "{text}");
         assert!(start.elapsed() < SOON, "{url} was waited for: {:?}", start.elapsed());
     }
+}
+
+#[test]
+fn a_slow_answer_ends_with_the_callers_deadline() {
+    let lab = Lab::new();
+    let here = Witness::start(|_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 x\r\nContent-Length: 60000\r\n\r\n");
+        drip(stream, b"1");
+    });
+    let mut request = request(&lab, &format!("{}/v1/secrets/{ID}", here.url()));
+    let uptime = fs::read_to_string("/proc/uptime").expect("/proc is there");
+    let now: f64 = uptime.split(' ').next().unwrap_or_default().parse().expect("a number");
+    request["deadline"] = json!(now + 1.5);
+    let start = Instant::now();
+    let run = run(&mut mount(&lab, &here.url()), format!("{request}\n").as_bytes());
+    let text = run.line()["error_msg"].as_str().unwrap_or_default().to_owned();
+    assert!(text.contains("timeout") && text.contains("credentials"), "{run}");
+    assert!(here.connections() == 1 && start.elapsed() < SOON, "{:?}", start.elapsed());
 }
 
 #[test]

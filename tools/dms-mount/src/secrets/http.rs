@@ -163,8 +163,26 @@ fn reason(at: &Endpoint, limit: u64, why: &Error) -> String {
     }
 }
 
-/// Of OpenSSL's words the last that are for people: what is in brackets, if there is anything.
+/// Of OpenSSL's words those that are for people: what is in brackets at the end, or else the reason in
+/// `error:CODE:LIBRARY:FUNCTION:REASON:FILE:LINE:`.
 fn tls_reason(text: &str) -> &str {
-    let inner = text.rsplit_once('(').map(|(_, last)| last.trim_end_matches(')'));
-    inner.filter(|last| !last.is_empty()).unwrap_or(text)
+    let inner = text.strip_suffix(')').and_then(|text| text.rsplit_once('('));
+    let reason = || text.strip_prefix("error:").and_then(|text| text.split(':').nth(3));
+    inner.map(|(_, last)| last).or_else(reason).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tls_reason;
+
+    #[test]
+    fn openssls_reason_is_told_without_its_codes() {
+        for (text, reason) in [
+            ("error:0A0:SSL routines:f:certificate verify failed:f.c:1: (expired)", "expired"),
+            ("error:0A0:SSL routines:f:wrong version number:f.c:1:", "wrong version number"),
+            ("something else", "something else"),
+        ] {
+            assert_eq!(tls_reason(text), reason);
+        }
+    }
 }
