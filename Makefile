@@ -17,7 +17,7 @@ PREFIX ?= /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 MANDIR = $(DESTDIR)$(PREFIX)/share/man
 
-LEDGER_TESTS = boundaries crash fence ledger metrics reconcile refusals sharing storm stream tidy \
+LEDGER_TESTS = boundaries crash fence ledger metrics reconcile refusals repeats sharing storm stream tidy \
 	topologies truth upgrade
 
 TOOLS = dms-lock dms-ledger dms-mount dms-listen dms-call

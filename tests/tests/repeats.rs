@@ -1,0 +1,66 @@
+//! The same request once more, after its pipeline has died: nothing is lost by it.
+
+use std::fs;
+
+use dms_tests::Lab;
+use serde_json::{Value, json};
+
+/// A request with an id of its own.
+fn request(lab: &Lab, action: &str, id: &str) -> Value {
+    let mut request = lab.request(action, 1, "t1");
+    request["request_id"] = json!(id);
+    request
+}
+
+/// The request gets as far as its plan; then its pipeline dies.
+fn cut(lab: &Lab, request: &Value) {
+    fs::write(lab.path("line"), format!("{request}\n")).expect("room for it");
+    lab.shell("dms-lock -- dms-ledger plan <line >/dev/null").expect(0);
+}
+
+#[test]
+fn an_unmount_that_was_cut_before_its_act_is_carried_out_when_it_comes_again() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    let unmount = request(&lab, "unmount", "leave");
+    // Twice: it is still the same request.
+    cut(&lab, &unmount);
+    cut(&lab, &unmount);
+    let answer = lab.send(&unmount);
+    assert_eq!((&answer["status"], &answer["unmounted"]), (&json!("success"), &json!(true)));
+    lab.assert_gone("t1");
+}
+
+#[test]
+fn an_unmount_that_was_cut_and_settled_by_others_leaves_their_mount_alone() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    let unmount = request(&lab, "unmount", "leave");
+    cut(&lab, &unmount);
+    lab.mount(2, "t1");
+    let answer = lab.send(&unmount);
+    assert_eq!(answer["error_code"], "no_active_mount", "{answer}");
+    assert_eq!(lab.users("t1"), [2]);
+    assert!(lab.mounted("t1").is_some(), "unmounted under job 2");
+}
+
+#[test]
+fn a_mount_that_is_looked_at_again_stays_on_record_when_that_is_cut() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    let unmount = request(&lab, "unmount", "leave");
+    cut(&lab, &unmount);
+    let mount = request(&lab, "mount", "come");
+    assert_eq!(lab.send(&mount)["status"], "success");
+    cut(&lab, &mount);
+
+    // The job was told yes: an unmount of before is late.
+    let late = lab.send(&unmount);
+    assert_eq!(late["error_code"], "stale", "{late}");
+    assert!(lab.mounted("t1").is_some(), "unmounted under job 1");
+    assert_eq!(lab.users("t1"), [1]);
+    assert_eq!(lab.send(&mount)["reused_existing"], true);
+    lab.shell("dms-mount list | dms-ledger audit").expect(0);
+    assert_eq!(lab.unmount(1, "t1")["unmounted"], true);
+    assert_eq!(lab.send(&mount)["error_code"], "stale");
+}
