@@ -42,8 +42,14 @@ impl Source {
     }
 }
 
-/// Alone on the target: reads the ledger and decides. One transaction.
-pub(crate) fn decide(store: &mut dyn Store, wish: &Wish<'_>, now: &Now) -> Result<Decided> {
+/// Alone on the target: reads the ledger and decides. One transaction. `seen`: the operation as it
+/// was before it was done again.
+pub(crate) fn decide(
+    store: &mut dyn Store,
+    wish: &Wish<'_>,
+    seen: Option<&Operation>,
+    now: &Now,
+) -> Result<Decided> {
     let users = bindings::users(store, wish.target.as_str(), wish.host.as_str())?;
     log::info!(
         "Found {} active mount(s) for target {} on host {}",
@@ -53,7 +59,7 @@ pub(crate) fn decide(store: &mut dyn Store, wish: &Wish<'_>, now: &Now) -> Resul
     );
     let choice = match wish.action {
         Action::Mount => decide_mount(store, wish, &users)?,
-        Action::Unmount => decide_unmount(store, wish, &users)?,
+        Action::Unmount => decide_unmount(store, wish, &users, seen)?,
         Action::Settle => decide_settle(wish, &users),
     };
     match choice {
@@ -105,12 +111,18 @@ fn decide_mount(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Re
 }
 
 /// Physical only for the last user; where it was mounted, the job's binding knows.
-fn decide_unmount(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Choice> {
+fn decide_unmount(
+    store: &mut dyn Store,
+    wish: &Wish<'_>,
+    users: &[Binding],
+    seen: Option<&Operation>,
+) -> Result<Choice> {
     let others = users.iter().filter(|b| b.job != i64::from(wish.job)).count();
     let mine = users.iter().find(|b| b.job == i64::from(wish.job));
     let known = match mine {
         Some(binding) => Source::recorded(&binding.path, &binding.kind, &binding.source, wish),
-        None => match unsettled(store, wish)? {
+        // It may be this very operation that was unsettled, until it was opened again.
+        None => match unsettled(store, wish)?.as_ref().or(seen.filter(|op| op.is_unsettled())) {
             Some(op) => Source::recorded(&op.path, &op.kind, &op.source, wish),
             None => return Ok(Err(Box::new(no_active_mount(others)))),
         },

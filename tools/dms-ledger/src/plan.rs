@@ -41,15 +41,22 @@ impl Planner {
             return Ok(refuse(ErrorCode::Timeout, "timeout: the request's deadline has passed"));
         }
         match self.reserve(store, wish, end)? {
-            Reserved::Ours => self.decide_or_close(store, wish),
+            Reserved::Ours(seen) => self.decide_or_close(store, wish, seen.as_ref()),
+            Reserved::LookAgain => self.decide_or_close(store, &wish.anew(), None),
             Reserved::Answered(answer) => Ok(Planned::Answer(answer)),
             Reserved::Recorded(seen) => Ok(Planned::Plan(self.recorded(wish, &seen))),
         }
     }
 
-    /// Decides; if that fails, nothing has been acted on, and the target is free again.
-    fn decide_or_close(&self, store: &mut dyn Store, wish: &Wish<'_>) -> Result<Planned> {
-        let planned = transaction(store, |store, now| decide(store, wish, now));
+    /// Decides; if that fails, nothing has been acted on, and the target is free again. `seen`: the
+    /// operation as it was before it was done again.
+    fn decide_or_close(
+        &self,
+        store: &mut dyn Store,
+        wish: &Wish<'_>,
+        seen: Option<&Operation>,
+    ) -> Result<Planned> {
+        let planned = transaction(store, |store, now| decide(store, wish, seen, now));
         if let Err(why) = &planned {
             let answer = match why {
                 StoreError::Foreign(why) => unknown_key(wish, why),
@@ -123,16 +130,24 @@ impl Planner {
             match journal::open(store, &opening) {
                 Err(StoreError::Duplicate) => {}
                 Err(why) => return Err(why),
-                Ok(()) => return Ok(Reserved::Ours),
+                Ok(()) => return Ok(Reserved::Ours(None)),
             }
             match repeat::of(store, wish)? {
                 Repeat::Answer(response) => return Ok(Reserved::Answered(*response)),
                 Repeat::Recorded(seen) => return Ok(Reserved::Recorded(*seen)),
                 Repeat::Again(seen) => match journal::reopen(store, &seen, &opening) {
-                    Ok(true) => return Ok(Reserved::Ours),
+                    Ok(true) => return Ok(Reserved::Ours(Some(*seen))),
                     Ok(false) | Err(StoreError::Duplicate) => {}
                     Err(why) => return Err(why),
                 },
+                Repeat::LookAgain => {
+                    let id = wish.anew().id;
+                    match journal::open(store, &Opening { id: id.as_str(), ..opening }) {
+                        Ok(()) => return Ok(Reserved::LookAgain),
+                        Err(StoreError::Duplicate) => {}
+                        Err(why) => return Err(why),
+                    }
+                }
                 Repeat::No | Repeat::Pending => {}
             }
             if end.passed() {
@@ -157,8 +172,10 @@ pub(crate) fn withdraw(store: &mut dyn Store, plan: &Plan) {
 
 /// What came of the wish for an operation of one's own.
 enum Reserved {
-    /// It is pending, and it is ours.
-    Ours,
+    /// It is pending, and it is ours; what it was before, if it is done again.
+    Ours(Option<Operation>),
+    /// An operation to look at a mount again is pending, and ours.
+    LookAgain,
     /// There is nothing to do but to say this.
     Answered(Response),
     /// It was carried out long ago.

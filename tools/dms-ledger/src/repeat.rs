@@ -17,7 +17,10 @@ pub(crate) enum Repeat {
     Answer(Box<Response>),
     /// It was an unmount that was carried out: `commit` knows the answer.
     Recorded(Box<Operation>),
-    /// Nobody knows how it went, or it has to be looked at again: do it again, in the same row.
+    /// It was a mount that was carried out: look at it again. What is on record stays, since the
+    /// job was told so, whatever comes of the second look.
+    LookAgain,
+    /// Nobody knows how it went: do it again, in the same row.
     Again(Box<Operation>),
 }
 
@@ -45,7 +48,7 @@ pub(crate) fn of(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
         return again_unless_gone_on(store, wish, seen);
     }
     if seen.status == "success" && wish.action == Action::Mount {
-        return again_if_bound(store, wish, seen);
+        return look_again_if_bound(store, wish);
     }
     if seen.status == "success" {
         return Ok(Repeat::Recorded(Box::new(seen)));
@@ -83,10 +86,10 @@ fn again_unless_gone_on(store: &mut dyn Store, wish: &Wish<'_>, seen: Operation)
 
 /// A mount is answered "yes" again only while the job still uses the target, and only after
 /// another look at the kernel.
-fn again_if_bound(store: &mut dyn Store, wish: &Wish<'_>, seen: Operation) -> Result<Repeat> {
+fn look_again_if_bound(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
     let users = bindings::users(store, wish.target.as_str(), wish.host.as_str())?;
     if users.iter().any(|binding| binding.job == i64::from(wish.job)) {
-        return Ok(Repeat::Again(Box::new(seen)));
+        return Ok(Repeat::LookAgain);
     }
     let text = format!("request {} was carried out, and job {} has left since", wish.id, wish.job);
     Ok(answer(Response::error(ErrorCode::Stale, text)))

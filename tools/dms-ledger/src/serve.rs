@@ -83,8 +83,10 @@ fn plan_request(
         Ok(Planned::Answer(answer)) => Err(answer),
         Err(why) => {
             // Should its row be there all the same, nobody has to wait for it.
-            if let Err(why) = life::abandon(&attempt(wish.id.as_str(), None)) {
-                log::warn!("operation {} may stay pending: {why}", wish.id);
+            for id in [&wish.id, &wish.anew().id] {
+                if let Err(why) = life::abandon(&attempt(id.as_str(), None)) {
+                    log::warn!("operation {id} may stay pending: {why}");
+                }
             }
             Err(database(&why))
         }

@@ -6,6 +6,7 @@ use dms_wire::{Action, Host, Invalid, MountPath, OperationId, Request, TargetId}
 pub(crate) const NO_JOB: i32 = 0;
 
 /// A request that says all that the ledger needs to know.
+#[derive(Clone)]
 pub(crate) struct Wish<'a> {
     pub(crate) request: &'a Request,
     pub(crate) action: Action,
@@ -13,6 +14,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) host: &'a Host,
     pub(crate) target: &'a TargetId,
     pub(crate) id: OperationId,
+    /// An id that no operation has yet.
+    new_id: OperationId,
     /// Where the request wants it mounted; of an unmount, where the ledger says.
     pub(crate) path: MountPath,
 }
@@ -36,6 +39,7 @@ impl<'a> Wish<'a> {
             request.target.check_mountable()?;
         }
         let target = &request.target.id;
+        let new_id = OperationId::try_from(new_id.to_owned())?;
         Ok(Wish {
             action,
             job: match action {
@@ -46,13 +50,18 @@ impl<'a> Wish<'a> {
             target,
             id: match &request.request_id {
                 Some(id) => id.clone(),
-                None => OperationId::try_from(new_id.to_owned())?,
+                None => new_id.clone(),
             },
+            new_id,
             path: match &request.target.path {
                 Some(path) => path.clone(),
                 None => MountPath::default_for(mount_base, target)?,
             },
             request,
         })
+    }
+    /// The same, as an operation of its own: what is on record of the request stays there.
+    pub(crate) fn anew(&self) -> Self {
+        Wish { id: self.new_id.clone(), ..self.clone() }
     }
 }

@@ -67,9 +67,14 @@ impl Operation {
         self.action != Action::Settle.word()
     }
 
+    /// Whether nothing has made sure yet what became of it.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.status == "unsettled"
+    }
+
     /// Whether the act may have happened although the row does not say success.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.status == "unsettled"
+        self.is_unsettled()
             || matches!(self.error_code.as_deref(), Some("timeout" | "broker" | "internal"))
     }
 }
