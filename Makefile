@@ -17,8 +17,8 @@ PREFIX ?= /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 MANDIR = $(DESTDIR)$(PREFIX)/share/man
 
-LEDGER_TESTS = boundaries crash fence ledger metrics reconcile refusals repeats sharing storm stream tidy \
-	topologies truth upgrade
+LEDGER_TESTS = boundaries crash fence ledger metrics model reconcile refusals repeats sharing storm \
+	stream tidy topologies truth upgrade
 
 TOOLS = dms-lock dms-ledger dms-mount dms-listen dms-call
 

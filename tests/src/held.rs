@@ -40,9 +40,16 @@ impl Filter {
     /// The next answer.
     #[track_caller]
     pub fn answer(&mut self) -> Value {
+        self.answer_if_any().expect("it answers")
+    }
+
+    /// The next answer; `None` if it ends without one.
+    #[track_caller]
+    pub fn answer_if_any(&mut self) -> Option<Value> {
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("it can be read");
-        serde_json::from_str(&line).unwrap_or_else(|why| panic!("{why}: {line:?}"))
+        let parse = || serde_json::from_str(&line).unwrap_or_else(|why| panic!("{why}: {line:?}"));
+        (!line.is_empty()).then(parse)
     }
 
     /// Sends a request and waits for its answer.

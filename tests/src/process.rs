@@ -1,6 +1,7 @@
 //! Processes, as /proc tells of them.
 
 use std::fs;
+use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -29,6 +30,25 @@ impl Process {
             |stat: String| stat.rsplit_once(") ").is_some_and(|s| s.1.starts_with('T'));
         tasks.flatten().all(|task| stat(task).is_ok_and(is_stopped))
     }
+
+    /// Whether it still runs, as what it was.
+    pub fn runs(&self) -> bool {
+        command_line(Path::new(&format!("/proc/{}", self.pid))) == self.command
+    }
+
+    /// What it is in a node's pipeline; `None` if it is no stage of one.
+    pub fn stage(&self) -> Option<&'static str> {
+        let mut words = self.command.split(' ');
+        let program = words.next()?.rsplit('/').next()?;
+        match (program, words.next()) {
+            ("dms-lock", _) => Some("lock"),
+            ("sh", Some("-c")) => Some("sh"),
+            ("dms-ledger", Some("plan")) => Some("plan"),
+            ("dms-ledger", Some("commit")) => Some("commit"),
+            ("dms-mount", None) => Some("mount"),
+            _ => None,
+        }
+    }
 }
 
 /// All processes that have `text` in their command line or in their environment.
@@ -40,17 +60,21 @@ pub fn processes_with(text: &str) -> Vec<Process> {
             continue;
         };
         // A zombie has neither; one that ended meanwhile cannot be read.
-        let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let cmdline = command_line(&entry.path());
         // One that waits for a hung mount within its exec would keep whoever asks waiting, too.
         let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
         let environ = match status.contains("State:\tD") {
             true => Vec::new(),
             false => fs::read(entry.path().join("environ")).unwrap_or_default(),
         };
-        if !cmdline.is_empty() && (has(&cmdline) || has(&environ)) {
-            let command = String::from_utf8_lossy(&cmdline).replace('\0', " ").trim().to_owned();
-            found.push(Process { pid, command });
+        if !cmdline.is_empty() && (cmdline.contains(text) || has(&environ)) {
+            found.push(Process { pid, command: cmdline });
         }
     }
     found
+}
+
+fn command_line(process: &Path) -> String {
+    let cmdline = fs::read(process.join("cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&cmdline).replace('\0', " ").trim().to_owned()
 }

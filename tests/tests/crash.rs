@@ -18,20 +18,6 @@ fn cuts() -> usize {
     }
 }
 
-/// What a process of the pipeline is; `None` for one that is not a stage.
-fn stage(process: &Process) -> Option<&'static str> {
-    let mut words = process.command.split(' ');
-    let program = words.next()?.rsplit('/').next()?;
-    match (program, words.next()) {
-        ("dms-lock", _) => Some("lock"),
-        ("sh", Some("-c")) => Some("sh"),
-        ("dms-ledger", Some("plan")) => Some("plan"),
-        ("dms-ledger", Some("commit")) => Some("commit"),
-        ("dms-mount", None) => Some("mount"),
-        _ => None,
-    }
-}
-
 /// Starts one request and kills one of its stages after a while. Which one, if it was there.
 fn crash(
     lab: &Lab,
@@ -54,7 +40,7 @@ fn crash(
     while Instant::now() < end {
         std::hint::spin_loop();
     }
-    let found = lab.processes().into_iter().find(|process| stage(process) == Some(victim));
+    let found = lab.processes().into_iter().find(|process| process.stage() == Some(victim));
     let hit = found.is_some_and(|process| process.signal(Signal::SIGKILL));
     drop(stdin);
     child.wait().expect("it is ours");
