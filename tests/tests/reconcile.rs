@@ -2,6 +2,7 @@
 //! pipeline puts it right.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use dms_tests::{Lab, Run, eventually};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -149,6 +150,57 @@ fn a_remount_that_cannot_be_had_leaves_the_jobs_and_says_why() {
     fs::rename(lab.path("secrets/away"), lab.path("secrets/good")).expect("it is there");
     assert_eq!(lab.shell(RECONCILE).expect(0).line()["physically_mounted"], true);
     lab.unmount(1, "t1");
+}
+
+/// A node whose run directory is where it should be: in memory.
+struct InMemory {
+    lab: Lab,
+}
+
+impl InMemory {
+    fn new() -> InMemory {
+        let lab = Lab::new();
+        let run = lab.path("run");
+        fs::create_dir_all(&run).expect("room for it");
+        let (source, kind, data) = (Some("run"), Some("tmpfs"), Some("mode=755"));
+        mount(source, &run, kind, MsFlags::empty(), data).expect("root may");
+        InMemory { lab }
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        let _ = umount2(&self.lab.path("run"), MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_mount_that_died_comes_back_with_the_credentials_that_it_had_and_without_a_token() {
+    let node = InMemory::new();
+    let lab = &node.lab;
+    lab.mount(1, "t1");
+    let kept = lab.path("run/s3/t1.cred");
+    let mode = fs::metadata(&kept).expect("they are kept").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let kill = || {
+        lab.daemons("t1")[0].signal(Signal::SIGKILL);
+        eventually("the daemon ends", || lab.daemons("t1").is_empty());
+    };
+    kill();
+    // Where the secret was nobody can read it any more, as without a token.
+    fs::rename(lab.path("secrets/good"), lab.path("secrets/away")).expect("it is there");
+    // A job shows a token: it has to be let in by that, and is not.
+    let refused = lab.send(&lab.request("mount", 2, "t1"));
+    assert_eq!(refused["error_code"], "credentials", "{refused}");
+    let answer = lab.shell(RECONCILE).expect(0).line();
+    assert_eq!(answer["physically_mounted"], true, "{answer}");
+    fs::write(lab.mount_point("t1").join("x"), "again").expect("it is mounted");
+    assert!(lab.object("x").exists());
+    // Once more: what came back is kept, too.
+    kill();
+    assert_eq!(lab.shell(RECONCILE).expect(0).line()["physically_mounted"], true);
+    lab.unmount(1, "t1");
+    assert!(!kept.exists(), "credentials of what is not mounted");
 }
 
 /// A row as the Python client writes it.

@@ -9,7 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use dms_flock::make_dir;
-use dms_wire::{Plan, TargetId, TargetType};
+use dms_wire::{Plan, Secret, TargetId, TargetType};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::Identity;
@@ -140,6 +141,39 @@ impl RunDir {
         self.path.join("s3").join(format!("{target}.log"))
     }
 
+    /// What the target was mounted with, so that it can be mounted again without a token.
+    fn credentials(&self, target: &TargetId) -> PathBuf {
+        self.path.join("s3").join(format!("{target}.cred"))
+    }
+
+    /// Keeps them, and where they are from, until the unmount; only where they are in memory, and
+    /// gone with the machine.
+    pub(crate) fn keep_credentials(
+        &self,
+        target: &TargetId,
+        source: &str,
+        payload: &Secret,
+    ) -> io::Result<()> {
+        if statfs(&self.path)?.filesystem_type() != TMPFS_MAGIC {
+            log::debug!("{} is no tmpfs: no credentials are kept", self.path.display());
+            return Ok(());
+        }
+        let text = Secret::new(format!("{source}\n{}", payload.reveal()));
+        replace(&self.credentials(target), text.reveal().as_bytes(), 0o600)
+    }
+
+    /// Those that were kept, if they are from there.
+    pub(crate) fn kept_credentials(&self, target: &TargetId, source: &str) -> Option<Secret> {
+        let text = Secret::new(fs::read_to_string(self.credentials(target)).ok()?);
+        let (from, payload) = text.reveal().split_once('\n')?;
+        (from == source).then(|| Secret::new(payload))
+    }
+
+    /// Nobody is going to mount it again.
+    pub(crate) fn drop_credentials(&self, target: &TargetId) -> io::Result<()> {
+        remove(&self.credentials(target))
+    }
+
     fn record(&self, target: &TargetId) -> PathBuf {
         self.path.join("mounts").join(target.as_str())
     }
@@ -188,11 +222,13 @@ impl RunDir {
     }
 
     pub(crate) fn save(&self, record: &Record) -> io::Result<()> {
-        replace(&self.record(&record.target), &serde_json::to_vec(record)?)?;
+        replace(&self.record(&record.target), &serde_json::to_vec(record)?, 0o644)?;
         match &record.daemon {
-            Some(daemon) => {
-                replace(&self.pid_file(&record.target), format!("{}\n", daemon.pid).as_bytes())
-            }
+            Some(daemon) => replace(
+                &self.pid_file(&record.target),
+                format!("{}\n", daemon.pid).as_bytes(),
+                0o644,
+            ),
             None => Ok(()),
         }
     }
@@ -201,13 +237,8 @@ impl RunDir {
     pub(crate) fn forget(&self, target: &TargetId) -> io::Result<()> {
         let log = self.daemon_log(target);
         let logs = [drain::earlier(&log), log];
-        for file in [self.record(target)].into_iter().chain(logs).chain([self.pid_file(target)]) {
-            match fs::remove_file(&file) {
-                Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
-                _ => {}
-            }
-        }
-        Ok(())
+        let first = [self.record(target)];
+        first.iter().chain(&logs).chain([&self.pid_file(target)]).try_for_each(|file| remove(file))
     }
 
     /// Checks the plan's fence against the last one of its ledger that was acted on, and notes
@@ -234,18 +265,25 @@ impl RunDir {
         fences.insert(0, (&plan.ledger, plan.seq));
         fences.truncate(FENCES_KEPT);
         let text: String = fences.iter().map(|(ledger, seq)| format!("{ledger} {seq}\n")).collect();
-        replace(&path, text.as_bytes())?;
+        replace(&path, text.as_bytes(), 0o644)?;
         Ok(true)
     }
 }
 
+fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a new file beside it and renames it: a reader sees the old one or the new one.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     // No target id begins with a dot, so no other file has this name.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}"));
     let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
+        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
     let written = file.write_all(content).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // Half a file is of no use to anybody, least of all where there is no room.

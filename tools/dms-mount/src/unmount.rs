@@ -65,6 +65,9 @@ pub(crate) fn unmount(
     }
     if !is_elsewhere {
         clean_up(act, record.as_ref());
+        if let Err(why) = act.node.run_dir.drop_credentials(act.target) {
+            log::warn!("unable to remove the credentials of {}: {why}", act.target);
+        }
     }
     let text = match found {
         Some(_) => format!("Target unmounted successfully from {path}"),

@@ -12,7 +12,7 @@ use crate::mount::save;
 use crate::mountinfo::Mount;
 use crate::node::{Act, Failed};
 use crate::record::{Record, State};
-use crate::secrets::Credentials;
+use crate::secrets::{Credentials, Secrets};
 use crate::umount::detach_if_mounted;
 
 /// All that can be had before anything is made.
@@ -22,7 +22,7 @@ pub(crate) struct Ready {
 }
 
 pub(crate) fn get_ready(act: &Act<'_>, source: &str) -> Result<Ready, Failed> {
-    let credentials = fetch(act, source)?;
+    let credentials = fetch(act, source).or_else(|why| kept(act, source).ok_or(why))?;
     let profile = &act.node.s3.profile;
     let program = profile.find_program().ok_or_else(|| {
         let text = format!("Mount failed: {} is not installed", profile.program_name());
@@ -55,6 +55,7 @@ pub(crate) fn launch(act: &Act<'_>, ready: &Ready, record: &mut Record) -> Resul
         .and_then(|mount| {
             record.state = State::Mounted;
             record.note(&mount);
+            keep(act, &record.source, credentials);
             save(act, record)
         });
     match &outcome {
@@ -89,6 +90,25 @@ pub(crate) fn refuse_other_storage(
     }
     log::warn!("target {} is mounted already, by another secret than {source}", act.target);
     Ok(())
+}
+
+/// So that it can be mounted again when its daemon dies under its jobs. It can do without.
+fn keep(act: &Act<'_>, source: &str, credentials: &Credentials) {
+    let payload = credentials.to_payload();
+    if let Err(why) = act.node.run_dir.keep_credentials(act.target, source, &payload) {
+        log::warn!("unable to keep the credentials of {}: {why}", act.target);
+    }
+}
+
+/// Those that it was mounted with before, for one who asks without a token: no job does, but whoever
+/// mounts again what jobs use. A token that was refused is none of those.
+fn kept(act: &Act<'_>, source: &str) -> Option<Credentials> {
+    let kept = act.node.run_dir.kept_credentials(act.target, source);
+    let kept = kept.filter(|_| act.token.is_none()).and_then(|kept| Secrets::kept(&kept));
+    if kept.is_some() {
+        log::info!("mounting {} with the credentials that it had", act.target);
+    }
+    kept
 }
 
 fn fetch(act: &Act<'_>, source: &str) -> Result<Credentials, Failed> {

@@ -15,7 +15,20 @@ pub(crate) struct Credentials {
     /// With its scheme; `None` is the program's own default.
     pub(crate) endpoint: Option<String>,
     pub(crate) verify_tls: bool,
+    /// What else a profile may ask for, of [`MORE`].
+    more: Vec<(&'static str, String)>,
 }
+
+/// What only some programs want: its name in a profile, and its names in a secret.
+const MORE: [(&str, &[&str]); 7] = [
+    ("auth_version", &["auth_version", "vault_s3_auth_version"]),
+    ("signature_version", &["signature_version", "vault_s3_signature_version"]),
+    ("object_lock", &["object_lock", "bucket_object_lock"]),
+    ("manifest_suffix", &["manifest_suffix", "use_manifest_suffix"]),
+    ("ssl_cert", &["ssl_cert", "vault_s3_ssl_cert"]),
+    ("nfs_export", &["nfs_export", "vault_storage_nfs_export"]),
+    ("max_pool_connections", &["max_pool_connections", "vault_s3_max_pool_connections"]),
+];
 
 impl Credentials {
     /// A secret's payload: a JSON object with short keys, or with the vault's.
@@ -85,7 +98,26 @@ impl Credentials {
             region,
             endpoint,
             verify_tls: flag(&["ssl_verify", "vault_s3_ssl_verify"]),
+            more: more(&fields)?,
         })
+    }
+
+    /// The same as a payload: to mount again without asking for the secret.
+    pub(crate) fn to_payload(&self) -> Secret {
+        let mut fields = Map::new();
+        for (name, value) in [
+            ("access_key", Some(self.access_key.reveal())),
+            ("secret_key", Some(self.secret_key.reveal())),
+            ("bucket", Some(self.bucket.as_str())),
+            ("region", self.region.as_deref()),
+            ("endpoint_url", self.endpoint.as_deref()),
+        ] {
+            fields.extend(value.map(|value| (name.to_owned(), value.into())));
+        }
+        fields.insert("ssl_verify".into(), self.verify_tls.into());
+        let more = self.more.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into()));
+        fields.extend(more);
+        Secret::new(Value::Object(fields).to_string())
     }
 
     /// What a profile may ask for of a secret, by name.
@@ -107,6 +139,7 @@ impl Credentials {
         ] {
             values.extend(value.map(|value| (name, Secret::new(value))));
         }
+        values.extend(self.more.iter().map(|(name, value)| (*name, Secret::new(value.clone()))));
         values
     }
 
@@ -119,6 +152,23 @@ impl Credentials {
     pub(crate) fn blank(&self, text: &str) -> String {
         self.secret_key.blank(&self.access_key.blank(text))
     }
+}
+
+fn more(fields: &Map<String, Value>) -> Result<Vec<(&'static str, String)>> {
+    let mut found = Vec::new();
+    for (name, names) in MORE {
+        let value = match names.iter().find_map(|name| fields.get(*name)) {
+            Some(Value::String(text)) => text.trim().to_owned(),
+            Some(Value::Bool(flag)) => flag.to_string(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => continue,
+        };
+        if !value.is_empty() {
+            check(name, &value, |c| c.is_ascii_graphic())?;
+            found.push((name, value));
+        }
+    }
+    Ok(found)
 }
 
 fn check(what: &str, value: &str, allowed: impl Fn(char) -> bool) -> Result<()> {
@@ -146,6 +196,22 @@ mod tests {
         assert_eq!(vault.endpoint.as_deref(), Some("https://s3.example.com"));
         assert!(vault.verify_tls && vault.region.is_none());
         assert_eq!(vault.blank("AK SK b"), "***REDACTED*** ***REDACTED*** b");
+    }
+
+    #[test]
+    fn what_is_kept_of_a_secret_is_the_same_secret() {
+        let payload = br#"{"access_key":"AK","secret_key":"SK","bucket":"b","ssl":false,
+            "endpoint_url":"s3.example.com","ssl_verify":false,"bucket_object_lock":true,
+            "vault_s3_max_pool_connections":1000}"#;
+        let first = Credentials::parse(payload).expect("complete");
+        let again = Credentials::parse(first.to_payload().reveal().as_bytes()).expect("complete");
+        let values = |credentials: &Credentials| -> Vec<(&'static str, String)> {
+            let values = credentials.values();
+            values.into_iter().map(|(name, value)| (name, value.reveal().to_owned())).collect()
+        };
+        assert_eq!(values(&first), values(&again));
+        assert!(values(&first).contains(&("object_lock", "true".to_owned())));
+        assert!(values(&first).contains(&("max_pool_connections", "1000".to_owned())));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The secret of an S3 target: fetched when it is needed, handed to the daemon, never kept.
+//! The secret of an S3 target: fetched when it is needed, and handed to the daemon.
 //!
 //! It is in a file or in a key manager, and both are the operator's choice: a request names a
 //! secret, never the place that a token is sent to.
@@ -47,6 +47,11 @@ impl Secrets {
     /// Where `file://` secrets are; none: they are off.
     pub(crate) fn dir(&self) -> Option<&Path> {
         self.dir.as_deref()
+    }
+
+    /// The credentials of a mount that was made with them, as they were kept for as long as it lives.
+    pub(crate) fn kept(payload: &Secret) -> Option<Credentials> {
+        Credentials::parse(payload.reveal().as_bytes()).ok()
     }
 
     /// Fetches and reads the secret that `reference` names, with the token of whoever asks.
