@@ -100,6 +100,8 @@ fn serve(seen: &Seen, answer: &Answer, mut stream: TcpStream, listens: bool) {
     seen.heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(&head);
     answer(&head, &mut stream);
     let _ = stream.shutdown(Shutdown::Write);
+    // To close with something unread would reset the connection, and the answer be lost.
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
 }
 
 impl Drop for Witness {

@@ -58,7 +58,10 @@ fn a_job_that_mounted_in_this_boot_stays_when_those_of_the_one_before_go() {
     let lab = Lab::new();
     lab.mount(1, "t1");
     lab.mount(2, "t1");
-    lab.sql("UPDATE backup_target_mount_ledger SET boot = 'the-boot-before' WHERE jobid = 1");
+    lab.sql(
+        "UPDATE backup_target_mount_ledger SET boot = 'the-boot-before', \
+         updated_at = '2026-01-02 03:04:05' WHERE jobid = 1",
+    );
     lab.shell(RECONCILE).expect(0);
     assert_eq!(lab.users("t1"), [2]);
     assert!(lab.mounted("t1").is_some(), "unmounted under a job");

@@ -222,7 +222,7 @@ pub(crate) fn release(
     now: &Now,
 ) -> Result<()> {
     store.execute(
-        "UPDATE backup_target_mount_ledger SET mounted = 0, updated_at = ?
+        "UPDATE backup_target_mount_ledger SET mounted = 0, boot = NULL, updated_at = ?
          WHERE jobid = ? AND backup_target_id = ? AND host = ? AND mounted = 1",
         params![now.text.as_str(), job, target, host],
     )?;
@@ -233,7 +233,7 @@ pub(crate) fn release(
 /// or left meanwhile. Part of the caller's transaction.
 pub(crate) fn release_as_seen(store: &mut dyn Store, seen: &Binding, now: &Now) -> Result<bool> {
     let changed = store.execute(
-        "UPDATE backup_target_mount_ledger SET mounted = 0, updated_at = ?
+        "UPDATE backup_target_mount_ledger SET mounted = 0, boot = NULL, updated_at = ?
          WHERE jobid = ? AND backup_target_id = ? AND host = ? AND mounted = 1
          AND COALESCE(boot, '') = ? AND COALESCE(updated_at, created_at) = ?",
         params![

@@ -146,6 +146,12 @@ fn decide_settle(wish: &Wish<'_>, users: &[Binding]) -> Choice {
     if let Err(why) = wish.request.target.check_mountable() {
         return Err(Box::new(Response::invalid(&why)));
     }
+    let asked = wish.request.target.source();
+    let mut known = users.iter().filter_map(|user| user.source.as_deref()).peekable();
+    if known.peek().is_some() && !known.any(|known| Some(known) == asked) {
+        let text = format!("target {} is mounted from elsewhere since", wish.target);
+        return Err(Box::new(Response::error(ErrorCode::Busy, text)));
+    }
     Ok((Decision::Mount, Source::recorded(&user.path, &user.kind, &user.source, wish)))
 }
 

@@ -37,15 +37,17 @@ pub(crate) fn end_earlier_boots(store: &mut dyn Store, survey: &Survey) -> Resul
         Some(uptime) => Some(tidy::moment(store, uptime)?),
         None => None,
     };
+    let is_older = |binding: &Binding| match (binding.touched(), &booted) {
+        (Some(touched), Some(booted)) => touched < booted.as_str(),
+        _ => false,
+    };
     let is_over = |binding: &Binding| match (&binding.boot, &survey.boot) {
-        (Some(then), Some(now)) => then != now,
+        // A list may be older than the boot that a job has mounted in since.
+        (Some(then), Some(now)) => {
+            then != now && (is_older(binding) || survey.of(&binding.target).is_none())
+        }
         // The clocks of two hosts tell, and they may be wrong: not while it is mounted.
-        (None, _) => match (binding.touched(), &booted) {
-            (Some(touched), Some(booted)) => {
-                touched < booted.as_str() && survey.of(&binding.target).is_none()
-            }
-            _ => false,
-        },
+        (None, _) => is_older(binding) && survey.of(&binding.target).is_none(),
         (Some(_), None) => false,
     };
     let mut over = active(store, survey)?;

@@ -77,7 +77,12 @@ fn again_unless_gone_on(store: &mut dyn Store, wish: &Wish<'_>, seen: Operation)
         ..Filter::default()
     };
     let last = journal::find(store, &done_by_job)?.into_iter().next();
-    if last.is_some_and(|last| last.created > seen.created) {
+    // One that was done again keeps the time at which it came first: the fence tells, too.
+    let (target, host) = (wish.target.as_str(), wish.host.as_str());
+    let fence = journal::last_fence_done(store, wish.job, target, host)?;
+    let is_late = last.is_some_and(|last| last.created > seen.created)
+        || (seen.seq.is_some() && fence > seen.seq);
+    if is_late {
         let text = format!("request {} is late: job {} has gone on since", wish.id, wish.job);
         return Ok(answer(Response::error(ErrorCode::Stale, text)));
     }

@@ -83,6 +83,11 @@ impl Survey {
             }
             None => (None, None),
         };
+        if host.as_str() == settings.node_id
+            && boot.as_ref().is_some_and(|then| boot_id().is_ok_and(|now| now != *then))
+        {
+            return Err(refuse("the list on stdin is of another boot of this node"));
+        }
         let uptime = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         Ok(Survey { host, boot, uptime, mounts })
     }

@@ -42,9 +42,8 @@ pub(crate) fn mount(act: &Act<'_>, source: &Source, path: &MountPath) -> Result<
     } else {
         clear_the_way(act, record.as_ref())?;
     }
-    let made_before =
-        record.is_some_and(|record| record.made_dir && record.path == act.place.path());
-    start(act, source, made_before)?;
+    let before = record.filter(|record| record.path == act.place.path());
+    start(act, source, before.as_ref())?;
     Ok(mounted(source.kind(), path, false))
 }
 
@@ -205,7 +204,8 @@ pub(crate) fn foreign(found: &Mount) -> Failed {
 /// one that was being started when its starter died must not mount over ours.
 fn clear_the_way(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
     let Some(daemon) = act.daemon() else { return Ok(()) };
-    let was_starting = record.is_some_and(|record| record.state == State::Starting);
+    let was_starting =
+        record.is_some_and(|record| record.state == State::Starting && act.has_started(&daemon));
     if was_starting {
         log::warn!(
             "pid {} was being started for {} and left alone: ending it",
@@ -238,9 +238,12 @@ impl From<Failed> for Left {
 }
 
 /// Mounts it and sees it work; on any failure nothing is left of it.
-fn start(act: &Act<'_>, source: &Source, made_before: bool) -> Result<(), Failed> {
-    let mut record =
-        Record { made_dir: made_before, ..new_record(act, source.kind(), source.as_str()) };
+fn start(act: &Act<'_>, source: &Source, before: Option<&Record>) -> Result<(), Failed> {
+    let mut record = Record {
+        made_dir: before.is_some_and(|before| before.made_dir),
+        sealed: before.is_some_and(|before| before.sealed),
+        ..new_record(act, source.kind(), source.as_str())
+    };
     let outcome = match source {
         Source::S3 { secret_ref } => {
             let ready = s3::get_ready(act, secret_ref)?;

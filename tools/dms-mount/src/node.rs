@@ -73,6 +73,8 @@ pub(crate) struct Act<'a> {
     pub(crate) target: &'a TargetId,
     /// For the key manager.
     pub(crate) token: Option<&'a Secret>,
+    /// No job asks: what is mounted again was mounted before.
+    pub(crate) is_settling: bool,
     pub(crate) place: Place,
     pub(crate) until: Deadline,
     pub(crate) mounts: Mounts,
@@ -117,6 +119,14 @@ impl Act<'_> {
             .filter(Identity::is_alive)
             .or_else(|| s3::find_daemon(self.target, path))
             .or_else(|| daemon::serving(path, self.node.run_dir.pid_in_file(self.target)?))
+    }
+
+    /// Whether the daemon is one that we have started for this place, and nobody else's.
+    pub(crate) fn has_started(&self, daemon: &Identity) -> bool {
+        let path = self.place.path();
+        let record = self.record().filter(|record| record.path == path);
+        record.and_then(|record| record.daemon).as_ref() == Some(daemon)
+            || s3::find_own_daemon(self.target, path).as_ref() == Some(daemon)
     }
 
     /// A program that does not let its mount be marked: then its daemon tells.
@@ -264,8 +274,8 @@ impl Node {
         })?;
         let Some(lock) = lock else { return Ok(None) };
         let (mounts, until) = (read_mounts()?, Deadline::after(self.bound));
-        let (token, export) = (None, None);
-        Ok(Some(Act { node: self, target, token, place, until, mounts, export, lock }))
+        let (token, export, is_settling) = (None, None, false);
+        Ok(Some(Act { node: self, target, token, is_settling, place, until, mounts, export, lock }))
     }
 
     /// Takes the target's act lock, and refuses a plan that a later one has overtaken.
@@ -298,7 +308,8 @@ impl Node {
         let mounts = read_mounts()?;
         place.check(&mounts)?;
         let (export, token) = (export_of(request), request.token.as_ref());
-        Ok(Act { node: self, target, token, place, until, mounts, export, lock })
+        let is_settling = request.plan.as_ref().is_some_and(|plan| plan.action == Action::Settle);
+        Ok(Act { node: self, target, token, is_settling, place, until, mounts, export, lock })
     }
 }
 

@@ -25,8 +25,11 @@ use crate::cli::ScanArgs;
 /// How long a look at one process may take until another thread goes on with the next.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// More processes than that do not hang: then the scan ends.
+/// More processes than that do not hang: then the scan fails.
 const STUCK: usize = 100;
+
+/// For so many looks nobody answers any more, when all have been asked.
+const QUIET: usize = 10;
 
 /// The processes that were started with all entries of one of these lists in their environment;
 /// those that lead their session come first, since their children have the same.
@@ -60,6 +63,9 @@ fn pids(command: &mut Command) -> io::Result<Vec<i32>> {
     let Outcome::Ended(ended) = child::run(command, bound, None)? else {
         return Err(io::ErrorKind::TimedOut.into());
     };
+    if !ended.status.success() {
+        return Err(io::Error::other(ended.stderr));
+    }
     Ok(ended.stdout.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
@@ -74,7 +80,8 @@ pub(crate) fn main(args: ScanArgs, mut output: impl Write) -> Result<Exit, Failu
             .collect(),
     };
     pids.retain(|pid| *pid != std::process::id().cast_signed());
-    let mut found = each(pids, move |pid| args.matches(pid));
+    let found = each(pids, move |pid| args.matches(pid));
+    let mut found = found.ok_or_else(|| Failure::temporary("too many processes hang"))?;
     let leads = |pid: i32| getsid(Some(Pid::from_raw(pid))) == Ok(Pid::from_raw(pid));
     found.sort_by_key(|pid| (!leads(*pid), *pid));
     for pid in found {
@@ -83,8 +90,9 @@ pub(crate) fn main(args: ScanArgs, mut output: impl Write) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-/// Those of the processes for which this is so; one that cannot be looked at is not among them.
-fn each(pids: Vec<i32>, is_so: impl Fn(i32) -> bool + Send + Sync + 'static) -> Vec<i32> {
+/// Those of the processes for which this is so; one that hangs is not among them. `None`: too many
+/// hang to look at them all.
+fn each(pids: Vec<i32>, is_so: impl Fn(i32) -> bool + Send + Sync + 'static) -> Option<Vec<i32>> {
     let (tell, told) = channel();
     let work = Arc::new((pids, AtomicUsize::new(0), is_so));
     let start = |tell: Sender<(i32, bool)>| {
@@ -99,20 +107,25 @@ fn each(pids: Vec<i32>, is_so: impl Fn(i32) -> bool + Send + Sync + 'static) -> 
         });
     };
     start(tell.clone());
-    let (mut looked_at, mut stuck, mut found) = (0, 0, Vec::new());
-    while looked_at + stuck < work.0.len() && stuck < STUCK {
+    let (mut looked_at, mut threads, mut quiet, mut found) = (0, 1, 0, Vec::new());
+    while looked_at < work.0.len() {
         match told.recv_timeout(LOOK) {
             Ok((pid, is_so)) => {
                 looked_at += 1;
+                quiet = 0;
                 found.extend(is_so.then_some(pid));
             }
-            Err(_) => {
-                stuck += 1;
+            // All have been begun, and those that are not done hang.
+            Err(_) if work.1.load(Ordering::Relaxed) >= work.0.len() && quiet >= QUIET => break,
+            Err(_) if threads < STUCK => {
+                threads += 1;
+                quiet += 1;
                 start(tell.clone());
             }
+            Err(_) => return None,
         }
     }
-    found
+    Some(found)
 }
 
 impl ScanArgs {
@@ -164,11 +177,11 @@ mod tests {
             }
             pid % 2 == 1
         });
-        assert_eq!(found.len(), 100, "{found:?}");
+        assert_eq!(found.map(|found| found.len()), Some(100));
     }
 
     #[test]
     fn nobody_is_looked_for_and_nobody_is_found() {
-        assert!(each(Vec::new(), |_| true).is_empty());
+        assert_eq!(each(Vec::new(), |_| true), Some(Vec::new()));
     }
 }

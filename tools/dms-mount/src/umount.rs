@@ -13,13 +13,16 @@ use crate::nfs;
 use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
 use crate::record::{Record, State};
-use crate::scan;
+use crate::{s3, scan};
 
 /// umount(8)'s exit status for "target is busy" (and much else: its words tell).
 const UMOUNT_FAILED: i32 = 32;
 
 /// How long a daemon may take to end at TERM, and then at KILL.
 const END: Duration = Duration::from_secs(5);
+
+/// A mount that has not answered for less than this is not known to hang.
+const PROOF: Duration = Duration::from_secs(2);
 
 /// What to do about a mount that somebody still has files open in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -96,7 +99,12 @@ pub(crate) fn umount(
         }
         why = match step(act, kind, method)? {
             Step::Done => return Ok(method.clone()),
-            Step::Failed(why) => Some(why),
+            // It answers, and it may still be writing.
+            Step::OutOfTime(why) if health != Health::Hung => {
+                note(act, record, State::Mounted);
+                return Err(why);
+            }
+            Step::Failed(why) | Step::OutOfTime(why) => Some(why),
         };
         if let Some(why) = &why {
             log::warn!("{why}");
@@ -109,6 +117,7 @@ pub(crate) fn umount(
 enum Step {
     Done,
     Failed(Failed),
+    OutOfTime(Failed),
 }
 
 /// More than once only where one is hidden below it, by a daemon whose starter died.
@@ -134,7 +143,7 @@ fn step(act: &Act<'_>, kind: TargetType, method: &UnmountMethod) -> Result<Step,
             Outcome::Ended(ended) => return Ok(Step::Failed(in_use(act, &ended))),
             Outcome::Killed | Outcome::Outlives => {
                 let text = format!("timeout: umount of {path} did not end in time");
-                return Ok(Step::Failed(Failed::new(ErrorCode::Timeout, text)));
+                return Ok(Step::OutOfTime(Failed::new(ErrorCode::Timeout, text)));
             }
         }
     }
@@ -171,8 +180,14 @@ pub(crate) fn health(act: &Act<'_>) -> Result<Health, Failed> {
     let left = act.until.left();
     // Where there are steps for a server that does not answer, they need some of the time.
     let left = if nfs::is_nfs(found) { left / 2 } else { left };
-    probe::health(found, Depth::Daemon, PATIENCE.min(left))
-        .map_err(|why| Failed::system(ErrorCode::Unmount, "unable to probe the mount", &why))
+    let bound = PATIENCE.min(left);
+    let health = probe::health(found, Depth::Daemon, bound)
+        .map_err(|why| Failed::system(ErrorCode::Unmount, "unable to probe the mount", &why))?;
+    if health == Health::Hung && bound < PROOF {
+        let text = "timeout: there is no time left to see whether the mount answers";
+        return Err(Failed::new(ErrorCode::Timeout, text));
+    }
+    Ok(health)
 }
 
 /// Behind a mount of a target: a FUSE mount needs its daemon, an NFS mount its export.
@@ -207,7 +222,7 @@ fn is_mounted(act: &Act<'_>) -> Result<bool, Failed> {
 pub(crate) fn run_umount(act: &Act<'_>, arguments: &[&str]) -> Result<Outcome, Failed> {
     let mut command = Command::new("umount");
     command.args(["-c", "-i"]).args(arguments).arg("--").arg(act.place.path());
-    command.env("LC_ALL", "C");
+    command.env("LC_ALL", "C").env("PATH", s3::SEARCH_PATH);
     // At least a moment: what a dead daemon left is cleared away even when time is up.
     let bound = act.until.left().min(act.node.policy.step).max(Duration::from_secs(1));
     child::run(&mut command, bound, Some(&act.lock))

@@ -11,6 +11,7 @@ use crate::nfs;
 use crate::node::{Act, Failed, read_mounts};
 use crate::record::{Record, State};
 use crate::s3;
+use crate::secrets::Secrets;
 use crate::umount::{detach_if_mounted, umount};
 
 /// Unmounts the target, if it is mounted; done is when its daemon has ended.
@@ -37,7 +38,11 @@ pub(crate) fn unmount(
     let kind = record.as_ref().map(|record| record.kind).or(is_nfs.then_some(TargetType::Nfs));
     let kind = kind.or(said).unwrap_or(TargetType::S3);
     let (mut taken, mut is_out_of_sight) = (None, false);
-    if let (Some(daemon), Some(State::Starting)) = (&daemon, record.as_ref().map(|r| r.state)) {
+    let is_starting = |record: &Record| record.state == State::Starting;
+    if let Some(daemon) = daemon
+        .as_ref()
+        .filter(|daemon| record.as_ref().is_some_and(is_starting) && act.has_started(daemon))
+    {
         // Its starter died, and no job was told of it: there is nothing to flush.
         log::warn!(
             "pid {} was being started for {} and left alone: ending it",
@@ -64,6 +69,7 @@ pub(crate) fn unmount(
         return Err(Failed::new(ErrorCode::Busy, text));
     }
     if !is_elsewhere {
+        tell_last_words(act, record.as_ref());
         clean_up(act, record.as_ref());
         if let Err(why) = act.node.run_dir.drop_credentials(act.target) {
             log::warn!("unable to remove the credentials of {}: {why}", act.target);
@@ -81,6 +87,19 @@ pub(crate) fn unmount(
     })
 }
 
+/// The last chance to hear of what the daemon could not send. It knew the keys.
+fn tell_last_words(act: &Act<'_>, record: Option<&Record>) {
+    let log = fs::read(act.node.run_dir.daemon_log(act.target)).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log).into_owned();
+    let source = record.map(|record| record.source.as_str()).unwrap_or_default();
+    let kept = act.node.run_dir.kept_credentials(act.target, source);
+    let kept = kept.and_then(|kept| Secrets::kept(&kept));
+    let words = s3::last_words(&kept.map_or(log.clone(), |kept| kept.blank(&log)));
+    if !words.is_empty() {
+        log::warn!("{} of target {} said: {words}", act.node.s3.profile.program_name(), act.target);
+    }
+}
+
 /// Removes what was made for a mount that is gone: its directory, its record, its PID file.
 pub(crate) fn clean_up(act: &Act<'_>, record: Option<&Record>) {
     if record.is_some_and(|record| record.sealed)
@@ -93,12 +112,6 @@ pub(crate) fn clean_up(act: &Act<'_>, record: Option<&Record>) {
         && let Err(why) = act.place.remove()
     {
         log::warn!("left {} behind: {why}", act.place.path().display());
-    }
-    // The last chance to hear of what it could not send.
-    let log = fs::read(act.node.run_dir.daemon_log(act.target)).unwrap_or_default();
-    let words = s3::last_words(&String::from_utf8_lossy(&log));
-    if !words.is_empty() {
-        log::warn!("{} of target {} said: {words}", act.node.s3.profile.program_name(), act.target);
     }
     let daemon = record.and_then(|record| record.daemon.as_ref());
     if let Err(why) = act.node.run_dir.forget(act.target) {

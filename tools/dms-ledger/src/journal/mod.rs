@@ -2,7 +2,7 @@
 
 mod read;
 
-pub(crate) use read::{Filter, Operation, find, last_mount};
+pub(crate) use read::{Filter, Operation, find, last_fence_done, last_mount};
 
 use dms_wire::{Action, Decision, Plan, Request, Response, TargetType};
 

@@ -144,3 +144,18 @@ pub(crate) fn last_mount(
     let request = serde_json::from_str::<serde_json::Value>(&text).ok();
     Ok(request.and_then(|request| request.get("backup_target")?.as_object().cloned()))
 }
+
+/// The highest fence of what the job has got done on the target there.
+pub(crate) fn last_fence_done(
+    store: &mut dyn Store,
+    job: i32,
+    target: &str,
+    host: &str,
+) -> Result<Option<i64>> {
+    let rows = store.query(
+        "SELECT MAX(seq) FROM backup_target_mount_operations
+         WHERE job_id = ? AND backup_target_id = ? AND host = ? AND status = 'success'",
+        params![job, target, host],
+    )?;
+    Ok(rows.first().and_then(|row| row.int(0)))
+}

@@ -172,6 +172,8 @@ pub(crate) fn try_writing(store: &mut dyn Store) -> Result<()> {
         format!("INSERT INTO {BINDINGS} (jobid, backup_target_id, host) VALUES (0, '', '')"),
         format!("UPDATE {BINDINGS} SET mounted = 0 WHERE jobid = 0 AND host = ''"),
         format!("UPDATE {JOURNAL} SET pending = NULL WHERE id = ''"),
+        format!("DELETE FROM {JOURNAL} WHERE id = ''"),
+        format!("UPDATE {TOTALS} SET operations = 0 WHERE host = ''"),
         format!("INSERT INTO {FENCES} (backup_target_id, host, seq) VALUES ('', '', 0)"),
     ] {
         tried = tried.and_then(|()| store.execute(&statement, &[]).map(|_| ()));

@@ -72,7 +72,7 @@ pub(crate) fn refuse_other_storage(
     source: &str,
     record: Option<&Record>,
 ) -> Result<(), Failed> {
-    let record = record.filter(|record| record.path == found.path);
+    let record = record.filter(|record| record.has_made(found));
     if record.is_some_and(|record| record.source == source) {
         return Ok(());
     }
@@ -100,11 +100,11 @@ fn keep(act: &Act<'_>, source: &str, credentials: &Credentials) {
     }
 }
 
-/// Those that it was mounted with before, for one who asks without a token: no job does, but whoever
-/// mounts again what jobs use. A token that was refused is none of those.
+/// Those that it was mounted with before, for whoever mounts again what jobs use; a job has to be let
+/// in by its own token.
 fn kept(act: &Act<'_>, source: &str) -> Option<Credentials> {
     let kept = act.node.run_dir.kept_credentials(act.target, source);
-    let kept = kept.filter(|_| act.token.is_none()).and_then(|kept| Secrets::kept(&kept));
+    let kept = kept.filter(|_| act.is_settling).and_then(|kept| Secrets::kept(&kept));
     if kept.is_some() {
         log::info!("mounting {} with the credentials that it had", act.target);
     }

@@ -86,6 +86,11 @@ pub(crate) fn find_daemon(target: &TargetId, path: &Path) -> Option<Identity> {
     daemon::find(&[&ours, &theirs])
 }
 
+/// The same, only if it is one of ours.
+pub(crate) fn find_own_daemon(target: &TargetId, path: &Path) -> Option<Identity> {
+    daemon::find(&[&[format!("{TARGET}={target}"), format!("{PATH}={}", path.display())]])
+}
+
 /// A daemon that is on its way, and what its mount will look like.
 pub(crate) struct Started {
     pub(crate) daemon: Daemon,
