@@ -10,8 +10,8 @@ use dms_tests::{Held, Lab, eventually, is_long_run};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-/// Data that no two offsets of share.
-fn data(seed: u32, length: usize) -> Vec<u8> {
+/// Data of so many MiB, each of them another.
+fn data(seed: u32, length: u32) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761).max(1);
     let mut next = || {
         state ^= state << 13;
@@ -19,7 +19,13 @@ fn data(seed: u32, length: usize) -> Vec<u8> {
         state ^= state << 5;
         state
     };
-    (0..length / 4).flat_map(|_| next().to_le_bytes()).collect()
+    let block: Vec<u8> = (0..1 << 18).flat_map(|_| next().to_le_bytes()).collect();
+    let mut data = Vec::with_capacity((length as usize) << 20);
+    for number in 0..length {
+        data.extend_from_slice(&number.to_le_bytes());
+        data.extend_from_slice(&block[4..]);
+    }
+    data
 }
 
 #[test]
@@ -27,7 +33,7 @@ fn fifty_megabytes_are_in_the_bucket_when_the_last_unmount_has_answered() {
     let lab = Lab::new();
     for round in 0..if is_long_run() { 100 } else { 20 } {
         lab.mount(1, "t1");
-        let written = data(round + 1, 50 << 20);
+        let written = data(round + 1, 50);
         fs::write(lab.mount_point("t1").join("backup"), &written).expect("it is mounted");
         assert_eq!(lab.unmount(1, "t1")["unmounted"], true);
         let stored = fs::read(lab.object("backup")).expect("it is in the bucket");

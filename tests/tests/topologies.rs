@@ -71,7 +71,11 @@ fn with_the_ledger_on_the_node_callers_need_none() {
     let mut again = pair.request("mount", 3);
     again["request_id"] = json!("message-7");
     pair.at_client("dms-call", &[again.clone(), again]).expect(0);
-    assert_eq!(pair.node.history("t1").len(), 5);
+    // The second look at it is an operation of its own.
+    let history = pair.node.history("t1");
+    assert_eq!(history.len(), 6, "{history:?}");
+    assert_eq!(history.iter().filter(|operation| operation["operation"] == "message-7").count(), 1);
+    assert_eq!(pair.node.users("t1"), [3]);
     pair.at_client("dms-call", &[pair.request("unmount", 3)]).expect(0);
 }
 
