@@ -1,8 +1,9 @@
 //! How a tool ends: one line on stderr and an exit code, always together.
 
 use std::fmt::Display;
-use std::io::Write;
 use std::process::ExitCode;
+
+use nix::unistd::{getegid, geteuid, getgid, getuid};
 
 /// Exit codes. 101, a bug, is Rust's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,15 +103,22 @@ impl<T, E: Display> Context<T> for Result<T, E> {
 /// code. A closed stdout is a quiet end (`run` reports it as success).
 pub fn main(tool: &'static str, run: impl FnOnce() -> Result<Exit, Failure>) -> ExitCode {
     crate::logging::start(tool);
-    let exit = match run() {
+    let exit = match refuse_setuid().and_then(|()| run()) {
         Ok(exit) => exit,
         Err(Failure { exit, text }) => {
-            // If stderr is gone too, the code still tells.
-            let _ = writeln!(std::io::stderr().lock(), "{tool}: fatal: {text}");
+            crate::logging::fatal(tool, &text);
             exit
         }
     };
     ExitCode::from(exit.code())
+}
+
+/// Whoever runs a setuid program chooses its environment, and all our settings are there.
+fn refuse_setuid() -> Result<(), Failure> {
+    if getuid() != geteuid() || getgid() != getegid() {
+        return Err(Failure::permanent("setuid or setgid: not to be run as somebody else"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

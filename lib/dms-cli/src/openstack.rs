@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::config::Config;
 use crate::settings::SettingError;
 
 /// Where Keystone and Barbican are, and how they are trusted.
@@ -23,32 +24,19 @@ pub struct OpenStack {
 }
 
 impl OpenStack {
-    pub(crate) fn read(
-        text: impl Fn(&str) -> Result<Option<String>, SettingError>,
-        absolute: impl Fn(&str, &str) -> Result<PathBuf, SettingError>,
-    ) -> Result<Self, SettingError> {
-        let interface = text("DMS_OS_INTERFACE")?.unwrap_or_else(|| "public".to_owned());
-        if !matches!(interface.as_str(), "public" | "internal" | "admin") {
-            let text = format!("DMS_OS_INTERFACE {interface:?} is not public, internal or admin");
-            return Err(SettingError(text));
+    pub(crate) fn read(config: &Config) -> Result<Self, SettingError> {
+        let interface = config.get_or("DMS_OS_INTERFACE", || "public".to_owned())?;
+        if !matches!(interface.text.as_str(), "public" | "internal" | "admin") {
+            return Err(interface.refuse("is not public, internal or admin"));
         }
-        let tls_insecure = match text("DMS_TLS_INSECURE")?.as_deref() {
-            None | Some("0") => false,
-            Some("1") => true,
-            Some(other) => {
-                return Err(SettingError(format!("DMS_TLS_INSECURE {other:?} is neither 0 nor 1")));
-            }
-        };
+        let text = |name| config.get(name).map(|value| value.map(|value| value.text));
         Ok(OpenStack {
             auth_url: text("DMS_AUTH_URL")?,
             barbican_url: text("DMS_BARBICAN_URL")?,
-            interface,
+            interface: interface.text,
             region: text("DMS_OS_REGION")?,
-            ca_file: match text("DMS_CA_FILE")? {
-                None => None,
-                Some(file) => Some(absolute("DMS_CA_FILE", &file)?),
-            },
-            tls_insecure,
+            ca_file: config.get("DMS_CA_FILE")?.map(|file| file.absolute()).transpose()?,
+            tls_insecure: config.get_or("DMS_TLS_INSECURE", || "0".to_owned())?.yes_or_no()?,
         })
     }
 }

@@ -1,11 +1,11 @@
-//! The settings that the tools share: the environment, over defaults. Read once, in `main`.
+//! The settings that the tools share. Read once, in `main`.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 use crate::OpenStack;
+use crate::config::{Config, Value};
 use crate::host::node_name;
 
 /// Every setting, with a value.
@@ -38,7 +38,7 @@ pub struct Settings {
 /// A setting whose value is no good. It names the variable; the value is quoted where it cannot be
 /// secret.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SettingError(pub(crate) String);
+pub struct SettingError(pub String);
 
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,84 +53,59 @@ impl From<SettingError> for crate::Failure {
 }
 
 impl Settings {
-    /// From the environment.
-    ///
-    /// # Errors
-    /// Names the first variable whose value is no good.
-    pub fn from_env() -> Result<Self, SettingError> {
-        Settings::read(|name| std::env::var_os(name))
-    }
-
     /// The first mount base, where a request without a path is mounted.
     pub fn mount_base(&self) -> &str {
         // `read` lets no base through that is not UTF-8.
         self.mount_bases.first().and_then(|base| base.to_str()).unwrap_or_default()
     }
 
-    fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingError> {
-        // An empty variable is as good as none, as in every shell script.
-        let text = |name: &str| match variable(name).filter(|value| !value.is_empty()) {
-            None => Ok(None),
-            Some(value) => match value.into_string() {
-                Ok(value) => Ok(Some(value)),
-                Err(_) => Err(SettingError(format!("{name} is not UTF-8"))),
-            },
-        };
-        let absolute = |name: &str, default: &str| {
-            let path = PathBuf::from(text(name)?.unwrap_or_else(|| default.to_owned()));
-            if path.is_absolute() {
-                Ok(path)
-            } else {
-                Err(SettingError(format!("{name} {path:?} is not absolute")))
-            }
-        };
+    /// From wherever they stand.
+    ///
+    /// # Errors
+    /// Names the first whose value is no good.
+    pub fn read(config: &Config) -> Result<Self, SettingError> {
+        let absolute = |name, default: &str| config.get_or(name, || default.to_owned())?.absolute();
+        let time = |name| config.get_or(name, || "300".to_owned());
         let state_dir = absolute("DMS_STATE_DIR", "/var/lib/trilio-dms")?;
-        let bases = match text("DMS_MOUNT_BASE")? {
-            Some(bases) => mount_bases("DMS_MOUNT_BASE", &bases)?,
-            None => mount_bases(
-                "DMS_MOUNT_BASE_PATH",
-                text("DMS_MOUNT_BASE_PATH")?.as_deref().unwrap_or(MOUNT_BASE),
-            )?,
-        };
-        let request_timeout = timeout("DMS_REQUEST_TIMEOUT", text("DMS_REQUEST_TIMEOUT")?)?;
-        if request_timeout.is_zero() {
-            return Err(SettingError("DMS_REQUEST_TIMEOUT is 0: no request could be done".into()));
+        let ledger = || format!("sqlite:///{}", state_dir.join("ledger.db").display());
+        let request_timeout = time("DMS_REQUEST_TIMEOUT")?;
+        if request_timeout.seconds()?.is_zero() {
+            return Err(SettingError(format!(
+                "{} is 0: no request could be done",
+                request_timeout.name
+            )));
         }
         Ok(Settings {
-            db_url: text("DMS_DB_URL")?
-                .unwrap_or_else(|| format!("sqlite:///{}", state_dir.join("ledger.db").display())),
+            db_url: config.get_or("DMS_DB_URL", ledger)?.text,
             lock_dir: absolute("DMS_LOCK_DIR", "/var/lock/trilio-dms")?,
-            lock_timeout: timeout("DMS_LOCK_TIMEOUT", text("DMS_LOCK_TIMEOUT")?)?,
-            request_timeout,
-            mount_bases: bases,
-            rabbitmq_url: text("DMS_RABBITMQ_URL")?,
-            openstack: OpenStack::read(text, absolute)?,
-            node_id: text("DMS_NODE_ID")?.unwrap_or_else(node_name),
+            lock_timeout: time("DMS_LOCK_TIMEOUT")?.seconds()?,
+            request_timeout: request_timeout.seconds()?,
+            mount_bases: mount_bases(&config.get_or("DMS_MOUNT_BASE", || MOUNT_BASE.to_owned())?)?,
+            rabbitmq_url: config.get("DMS_RABBITMQ_URL")?.map(|url| url.text),
+            openstack: OpenStack::read(config)?,
+            node_id: config.get_or("DMS_NODE_ID", node_name)?.text,
             run_dir: absolute("DMS_RUN_DIR", "/run/dms")?,
-            secret_dir: match text("DMS_SECRET_DIR")? {
-                None => None,
-                Some(dir) => Some(absolute("DMS_SECRET_DIR", &dir)?),
-            },
+            secret_dir: config.get("DMS_SECRET_DIR")?.map(|dir| dir.absolute()).transpose()?,
         })
     }
 }
 
 const MOUNT_BASE: &str = "/var/lib/trilio/triliovault-mounts";
 
-fn mount_bases(name: &str, value: &str) -> Result<Vec<PathBuf>, SettingError> {
+fn mount_bases(value: &Value) -> Result<Vec<PathBuf>, SettingError> {
     let bases: Vec<PathBuf> =
-        value.split(':').filter(|base| !base.is_empty()).map(PathBuf::from).collect();
+        value.text.split(':').filter(|base| !base.is_empty()).map(PathBuf::from).collect();
     for base in &bases {
         let mut parts = base.components();
         let rooted = parts.next() == Some(Component::RootDir);
         let plain = parts.all(|part| matches!(part, Component::Normal(_)));
         if !rooted || !plain || base.parent().is_none() {
-            let text = format!("{name} {base:?} is not a directory below / without \"..\"");
+            let text = format!("{} {base:?} is not a directory below / without \"..\"", value.name);
             return Err(SettingError(text));
         }
     }
     if bases.is_empty() {
-        return Err(SettingError(format!("{name} names no directory")));
+        return Err(SettingError(format!("{} names no directory", value.name)));
     }
     Ok(bases)
 }
@@ -141,21 +116,17 @@ pub fn seconds(seconds: f64) -> Option<Duration> {
     (0.0..=YEAR).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
-/// 300 seconds unless told.
-fn timeout(name: &str, value: Option<String>) -> Result<Duration, SettingError> {
-    let Some(value) = value else { return Ok(Duration::from_secs(300)) };
-    let timeout = value.parse().ok().and_then(seconds);
-    timeout.ok_or_else(|| SettingError(format!("{name} {value:?} is not a number of seconds")))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
-    fn read(vars: &[(&str, &str)]) -> Result<Settings, SettingError> {
-        Settings::read(|name| {
+    fn read(vars: &[(&'static str, &'static str)]) -> Result<Settings, SettingError> {
+        let vars = vars.to_vec();
+        Settings::read(&Config::of(move |name| {
             vars.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
-        })
+        }))
     }
 
     #[test]

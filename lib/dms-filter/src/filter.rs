@@ -70,6 +70,11 @@ impl Filter {
         Ok(Filter { child, stdin: Some(stdin), stdout, longest })
     }
 
+    /// The leader of its process group.
+    pub fn leader(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has ended, or said something that nobody asked for, since its last answer.
     pub fn is_spent(&mut self) -> bool {
         // Somebody else may still hold its output open.

@@ -1,15 +1,13 @@
 //! One lock: a file, flocked.
 
-use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::RawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, fcntl};
 
-use crate::sys::Alarm;
+use crate::{Access, LockFile};
 
 /// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,36 +27,66 @@ pub enum Wait {
     For(Duration),
 }
 
+impl Wait {
+    /// The moment when it is over, if it is a wait at all.
+    pub fn end(self) -> Option<Instant> {
+        match self {
+            Wait::No => None,
+            Wait::For(time) => Some(Instant::now() + time),
+        }
+    }
+}
+
 /// A held lock. Dropping it releases it, unless a child inherited it ([`Lock::pass_on`]).
 #[derive(Debug)]
 pub struct Lock {
-    file: File,
+    file: LockFile,
 }
 
 impl Lock {
-    /// Takes the lock on `path`, creating the file if it is not there. `None`: somebody else had
-    /// it all the while.
-    ///
-    /// The wait is one blocking flock(2), cut short by a timer: waiters queue in the kernel, and a
-    /// lock is handed over at once.
+    /// Takes the lock on `path`, creating the file, for its owner, if it is not there. `None`:
+    /// somebody else had it all the while.
     ///
     /// # Errors
     /// If the file cannot be opened (a symbolic link is never followed) or locked.
     pub fn take(path: &Path, mode: Mode, wait: Wait) -> io::Result<Option<Lock>> {
-        let end = match wait {
-            Wait::No => None,
-            Wait::For(time) => Some(Instant::now() + time),
-        };
+        Lock::take_as(path, Access::Owner, mode, wait)
+    }
+
+    /// The same, with a say in who may use the file that is made.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn take_as(
+        path: &Path,
+        access: Access,
+        mode: Mode,
+        wait: Wait,
+    ) -> io::Result<Option<Lock>> {
+        let end = wait.end();
         loop {
-            let file = open(path)?;
-            if !flock(&file, mode, end)? {
+            let file = LockFile::open(path, access)?;
+            if !file.lock(mode, end)? {
                 return Ok(None);
             }
-            if is_still_at(&file, path)? {
-                return Ok(Some(Lock { file }));
+            if let Some(lock) = Lock::of(file)? {
+                return Ok(Some(lock));
             }
-            // Somebody removed the file before we held it: ours would exclude nobody.
         }
+    }
+
+    /// The lock of a file that was locked just now. `None`: somebody removed the file before we
+    /// held it, and it excludes nobody.
+    ///
+    /// # Errors
+    /// If its path cannot be looked at.
+    pub fn of(file: LockFile) -> io::Result<Option<Lock>> {
+        Ok(file.is_there()?.then_some(Lock { file }))
+    }
+
+    /// Its file.
+    pub fn file(&self) -> &LockFile {
+        &self.file
     }
 
     /// Lets every child that is started while the result lives inherit the lock, also across
@@ -82,74 +110,17 @@ pub struct Passed {
     copy: RawFd,
 }
 
+impl Passed {
+    /// Its number, also in them.
+    pub fn number(&self) -> RawFd {
+        self.copy
+    }
+}
+
 impl Drop for Passed {
     fn drop(&mut self) {
         // Ours alone since it was made; the lock stays with the lock's own descriptor.
         let _ = nix::unistd::close(self.copy);
-    }
-}
-
-/// Makes a directory for locks, and its parents: 0755, so that only its owner can plant files.
-///
-/// # Errors
-/// If it cannot be made.
-pub fn make_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(path)
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    // Never O_TRUNC, never a symbolic link; close-on-exec is Rust's default.
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        // Whoever can open it can hold it: nobody but its owner.
-        .mode(0o600)
-        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NOCTTY).bits())
-        .open(path)
-}
-
-fn flock(file: &File, mode: Mode, end: Option<Instant>) -> io::Result<bool> {
-    // By full name: std's own methods of these names shadow fs2's.
-    let attempt = match mode {
-        Mode::Shared => fs2::FileExt::try_lock_shared(file),
-        Mode::Exclusive => fs2::FileExt::try_lock_exclusive(file),
-    };
-    match attempt {
-        Ok(()) => return Ok(true),
-        Err(error) if is_contended(&error) => {}
-        Err(error) => return Err(error),
-    }
-    let Some(end) = end else { return Ok(false) };
-    let _alarm = Alarm::at(end)?;
-    loop {
-        let attempt = match mode {
-            Mode::Shared => fs2::FileExt::lock_shared(file),
-            Mode::Exclusive => fs2::FileExt::lock_exclusive(file),
-        };
-        match attempt {
-            Ok(()) => return Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                if Instant::now() >= end {
-                    return Ok(false);
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn is_contended(error: &io::Error) -> bool {
-    error.raw_os_error() == fs2::lock_contended_error().raw_os_error()
-}
-
-fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
-    let held = file.metadata()?;
-    match std::fs::symlink_metadata(path) {
-        Ok(there) => Ok((held.dev(), held.ino()) == (there.dev(), there.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
@@ -208,8 +179,34 @@ mod tests {
         let old = take(&path, Mode::Exclusive, Wait::No).expect("free");
         std::fs::remove_file(&path).expect("it is there");
         let new = take(&path, Mode::Exclusive, Wait::No).expect("a new file");
-        assert!(is_still_at(&new.file, &path).expect("it is there"));
-        assert!(!is_still_at(&old.file, &path).expect("another is there"));
+        assert!(new.file.is_there().expect("it is there"));
+        assert!(!old.file.is_there().expect("another is there"));
+    }
+
+    #[test]
+    fn whoever_waited_for_a_file_that_was_removed_locks_the_one_that_is_there() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.lock");
+        let held = take(&path, Mode::Exclusive, Wait::No).expect("free");
+        let waiter = std::thread::spawn({
+            let path = path.clone();
+            move || take(&path, Mode::Exclusive, Wait::For(Duration::from_secs(30)))
+        });
+        // It has the file open, whether it waits by now or not.
+        let waits = || {
+            let fds = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+            let opens = fds.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|at| at == path));
+            opens.count() == 2
+        };
+        let end = Instant::now() + Duration::from_secs(10);
+        while !waits() && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        std::fs::remove_file(&path).expect("it is there");
+        drop(held);
+        let got = waiter.join().expect("it does not panic").expect("it is free");
+        assert!(got.file().is_there().expect("it can be looked at"));
+        assert!(take(&path, Mode::Shared, Wait::No).is_none(), "it locked what is not there");
     }
 
     #[test]

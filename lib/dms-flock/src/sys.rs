@@ -1,12 +1,14 @@
-//! The two system calls that nix leaves unsafe.
+//! The system calls that nix leaves unsafe.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal};
 use nix::sys::signal::{SigHandler::Handler, sigaction};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
@@ -16,6 +18,15 @@ use nix::unistd::gettid;
 /// Interrupts the blocking system calls of this thread from a moment on, until it is dropped.
 pub(crate) struct Alarm {
     _timer: Timer,
+    /// Which signals were blocked before.
+    before: SigSet,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        // What we become has it as whoever started us wanted it.
+        let _ = self.before.thread_set_mask();
+    }
 }
 
 impl Alarm {
@@ -24,6 +35,9 @@ impl Alarm {
     pub(crate) fn at(end: Instant) -> io::Result<Alarm> {
         static INSTALLED: OnceLock<nix::Result<()>> = OnceLock::new();
         (*INSTALLED.get_or_init(install_handler))?;
+        // Whoever started us may have blocked it, and there would be no end to the wait.
+        let before = SigSet::thread_get_mask()?;
+        SigSet::from(Signal::SIGALRM).thread_unblock()?;
         let event = SigEvent::new(SigevNotify::SigevThreadId {
             signal: Signal::SIGALRM,
             thread_id: gettid().as_raw(),
@@ -34,7 +48,7 @@ impl Alarm {
         let wait = end.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
         let expiration = Expiration::IntervalDelayed(wait.into(), Duration::from_millis(20).into());
         timer.set(expiration, TimerSetTimeFlags::empty())?;
-        Ok(Alarm { _timer: timer })
+        Ok(Alarm { _timer: timer, before })
     }
 }
 
@@ -46,6 +60,39 @@ fn install_handler() -> nix::Result<()> {
     // SAFETY: the handler touches nothing at all, so it may run at any moment.
     unsafe { sigaction(Signal::SIGALRM, &action) }?;
     Ok(())
+}
+
+/// Whether others have the file open for writing. It has to be open for reading only. `None`: we are
+/// not told.
+pub(crate) fn is_open_for_writing(fd: BorrowedFd<'_>) -> Option<bool> {
+    can_lease(fd, libc::F_RDLCK).map(|can| !can)
+}
+
+/// Whether others have the file open at all.
+pub(crate) fn is_open_elsewhere(fd: BorrowedFd<'_>) -> Option<bool> {
+    can_lease(fd, libc::F_WRLCK).map(|can| !can)
+}
+
+/// Whether the kernel gives us a lease on the file, which is given back at once: of reading, while
+/// nobody has it open for writing; of writing, while nobody else has it open. `None`: the
+/// file is not ours, or its file system has no leases.
+fn can_lease(fd: BorrowedFd<'_>, kind: libc::c_int) -> Option<bool> {
+    /// Which signal tells of it: fcntl(2) has it, libc has not. This on every machine but PA-RISC.
+    const F_SETSIG: libc::c_int = 10;
+    let fd = fd.as_raw_fd();
+    // SAFETY: three commands of fcntl(2) that take a number, on a descriptor that is open. Whoever
+    // opens the file in between waits until the lease is gone, and has us told by a signal: by one
+    // that does nothing unless somebody handles it, instead of SIGIO, which ends a process.
+    let leased = unsafe {
+        Errno::result(libc::fcntl(fd, F_SETSIG, libc::SIGURG))
+            .and_then(|_| Errno::result(libc::fcntl(fd, libc::F_SETLEASE, kind)))
+            .and_then(|_| Errno::result(libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK)))
+    };
+    match leased {
+        Ok(_) => Some(true),
+        Err(Errno::EAGAIN) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// Marks every descriptor that this process was given, but for the standard three, so that no

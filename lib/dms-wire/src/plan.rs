@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, Host, MountPath, OperationId, TargetId, TargetType};
+use crate::{Access, Action, Host, MountPath, OperationId, Owner, TargetId, TargetType};
 
 /// What the act stage has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct Plan {
     /// The secret's reference, the export or the pool: what is mounted there.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub source: Option<String>,
+    /// ZFS: how the pool has to be imported; on the way back, how it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub access: Option<Access>,
     /// What was asked.
     pub action: Action,
     /// What has to be done.
@@ -47,6 +50,9 @@ pub struct Plan {
     /// Which boot of the node acted, as the node says: what is mounted does not outlive it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub boot: Option<String>,
+    /// A mount: who keeps the job's use of the target, if that can be seen to have ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owner: Option<Owner>,
 }
 
 impl Plan {

@@ -1,11 +1,15 @@
 //! A request: its shape is checked here, once; what a stage requires of it, that stage asks for.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::fields::{filled, missing, name, object, optional, quote, string};
+use crate::fields::{name, object, optional, quote, string};
 use crate::line::{MAX_LINE, MAX_REQUEST};
-use crate::{Deadline, Host, Invalid, MountPath, OperationId, Plan, Secret, TargetId, TargetType};
+use crate::wait;
+use crate::{Deadline, Host, Invalid, OperationId, Owner, Plan, Secret, Target, TargetId};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,54 +35,6 @@ impl Action {
     }
 }
 
-/// The `backup_target` of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// Its id.
-    pub id: TargetId,
-    /// Its type; an unmount may leave it out.
-    pub kind: Option<TargetType>,
-    /// Where to mount it; absent: `<mount base>/<id>`.
-    pub path: Option<MountPath>,
-    /// S3: where its secret is.
-    pub secret_ref: Option<String>,
-    /// NFS: the export. ZFS: the pool.
-    pub export: Option<String>,
-    /// NFS: options for mount(8).
-    pub nfs_mount_opts: Option<String>,
-    /// Deleted, or not available: may be unmounted, not mounted.
-    retired: bool,
-}
-
-impl Target {
-    /// What is to be mounted: the secret's reference, the export or the pool.
-    pub fn source(&self) -> Option<&str> {
-        match self.kind {
-            Some(TargetType::S3) => self.secret_ref.as_deref(),
-            Some(TargetType::Nfs | TargetType::Zfs) => self.export.as_deref(),
-            None => None,
-        }
-    }
-
-    /// Checks what every mount needs: a type, a source, and a target in use.
-    ///
-    /// # Errors
-    /// Names the field that is missing or forbids it.
-    pub fn check_mountable(&self) -> Result<(TargetType, &str), Invalid> {
-        let kind = self.kind.ok_or_else(|| missing("backup_target.type"))?;
-        let source = self.source().ok_or_else(|| {
-            missing(match kind {
-                TargetType::S3 => "backup_target.secret_ref",
-                TargetType::Nfs | TargetType::Zfs => "backup_target.filesystem_export",
-            })
-        })?;
-        if self.retired {
-            return Err(Invalid(format!("backup target {} is deleted or not available", self.id)));
-        }
-        Ok((kind, source))
-    }
-}
-
 /// One request line, its shape checked: whatever is there has the right type. The line itself is
 /// kept, so that fields we do not know go on to the next stage.
 #[derive(Clone)]
@@ -98,11 +54,20 @@ pub struct Request {
     pub request_id: Option<OperationId>,
     /// When the caller will have given up.
     pub deadline: Option<Deadline>,
+    /// How long its locks were waited for.
+    pub lock_wait: Duration,
+    /// Who keeps the job's use of the target, if it can be seen when nobody does.
+    pub owner: Option<Owner>,
     /// What the ledger decided, from the second stage on.
     pub plan: Option<Plan>,
 }
 
 impl Request {
+    /// Who asks, as OpenStack sees it; whatever is in there has not been looked at.
+    pub(crate) fn context(&self) -> Option<&Map<String, Value>> {
+        self.fields.get("context").and_then(Value::as_object)
+    }
+
     /// Reads one line.
     ///
     /// # Errors
@@ -126,14 +91,17 @@ impl Request {
         let deadline = optional(&fields, "", "deadline", Value::as_f64, "a number")?
             .map(|s| Deadline::from_seconds(s).ok_or_else(|| Invalid::new("deadline is no moment")))
             .transpose()?;
+        let lock_wait = optional(&fields, "", wait::FIELD, Value::as_u64, "a whole number")?;
         Ok(Request {
             action: action(&fields)?,
             job: job(&fields)?,
             host: name(&fields, "", "host")?,
-            target: target(&fields)?,
+            target: Target::read(&fields)?,
             token: string(&fields, "", "keystone_token")?.map(Secret::new),
             request_id: name(&fields, "", "request_id")?,
             deadline,
+            lock_wait: Duration::from_millis(lock_wait.unwrap_or_default()),
+            owner: Owner::read(&fields),
             plan,
             fields,
         })
@@ -146,13 +114,19 @@ impl Request {
     pub fn peek(line: &[u8]) -> Result<(TargetId, Option<Deadline>), Invalid> {
         let fields = object(line)?;
         let deadline = fields.get("deadline").and_then(Value::as_f64);
-        Ok((target(&fields)?.id, deadline.and_then(Deadline::from_seconds)))
+        Ok((Target::read(&fields)?.id, deadline.and_then(Deadline::from_seconds)))
+    }
+
+    /// The line with the time that its locks were waited for, for whoever keeps a ledger.
+    pub fn with_lock_wait(line: &[u8], waited: Duration) -> Cow<'_, [u8]> {
+        wait::with_lock_wait(line, waited)
     }
 
     /// The line for the next stage: as it came, with the plan, and with the path and type that
     /// the ledger knows where the request left them out.
     pub fn with_plan(&self, plan: &Plan) -> Map<String, Value> {
         let mut fields = self.fields.clone();
+        fields.remove(wait::FIELD);
         if let Some(Value::Object(target)) = fields.get_mut("backup_target") {
             let path = Value::from(plan.path.as_str());
             target.insert("filesystem_export_mount_path".into(), path);
@@ -188,7 +162,7 @@ impl Request {
         const CONTEXT: [&str; 4] = ["user_id", "tenant_id", "project_id", "request_id"];
         const JOB: [&str; 6] =
             ["jobid", "progress", "status", "completed_at", "action", "parent_jobid"];
-        const TARGET: [&str; 8] = [
+        const TARGET: [&str; 9] = [
             "id",
             "type",
             "deleted",
@@ -197,6 +171,7 @@ impl Request {
             "filesystem_export_mount_path",
             "secret_ref",
             "nfs_mount_opts",
+            "zfs_import_opts",
         ];
         let mut kept = Map::new();
         for (name, allowed) in
@@ -267,33 +242,10 @@ fn job_id(fields: &Map<String, Value>) -> Result<Option<i32>, Invalid> {
     }
 }
 
-fn target(fields: &Map<String, Value>) -> Result<Target, Invalid> {
-    const IN: &str = "backup_target.";
-    let fields = optional(fields, "", "backup_target", Value::as_object, "an object")?
-        .ok_or_else(|| missing("backup_target"))?;
-    let kind = match string(fields, IN, "type")? {
-        None => None,
-        Some(word) => Some(
-            TargetType::from_word(&word)
-                .ok_or_else(|| Invalid(format!("Unsupported target type: {}", quote(&word))))?,
-        ),
-    };
-    let deleted = optional(fields, IN, "deleted", Value::as_bool, "true or false")?;
-    let status = string(fields, IN, "status")?;
-    Ok(Target {
-        id: name(fields, IN, "id")?.ok_or_else(|| missing("backup_target.id"))?,
-        kind,
-        path: name(fields, IN, "filesystem_export_mount_path")?,
-        secret_ref: filled(fields, "secret_ref")?,
-        export: filled(fields, "filesystem_export")?,
-        nfs_mount_opts: string(fields, IN, "nfs_mount_opts")?,
-        retired: deleted == Some(true) || status.is_some_and(|status| status != "available"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TargetType;
     use serde_json::json;
 
     fn parse(value: &Value) -> Result<Request, String> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Invalid, Plan};
+use crate::{Access, Invalid, Plan};
 
 /// The two words of `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -118,6 +118,9 @@ pub struct Response {
     /// A mount: whether it was there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reused_existing: Option<bool>,
+    /// A mount of a pool: how it is imported, which may be more than was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
     /// An unmount: whether the target is no longer mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmounted: Option<bool>,
@@ -193,7 +196,7 @@ impl Response {
     /// says so, and it has no field but those of a response. (A request that calls itself an
     /// error is not one; it may carry a token.)
     pub fn is_error_line(line: &[u8]) -> bool {
-        const FIELDS: [&str; 11] = [
+        const FIELDS: [&str; 12] = [
             "status",
             "error_msg",
             "success_msg",
@@ -201,6 +204,7 @@ impl Response {
             "mount_path",
             "physically_mounted",
             "reused_existing",
+            "access",
             "unmounted",
             "unmount_method",
             "active_mounts_remaining",
