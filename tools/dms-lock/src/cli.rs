@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Parser;
-use dms_cli::{Failure, Settings, refuse};
+use dms_cli::{Exit, Failure, Settings, refuse};
 use dms_flock::{Mode, Wait};
+
+use crate::each::Rules;
 
 /// The file that Python clients lock while they wait for their listener.
 const DEFAULT_NAME: &str = "dms_mount_unmount";
@@ -17,8 +19,10 @@ const GRACE: Duration = Duration::from_secs(30);
 #[derive(Parser)]
 #[command(
     version,
-    override_usage = "dms-lock [-s|-x] [-n | -w SECONDS] [NAME...] -- COMMAND [ARG...]
-       dms-lock --each [-s|-x] [-n | -w SECONDS] [NAME...] -- FILTER [ARG...]"
+    override_usage = "dms-lock [-s|-x] [-n | -w SECONDS] [-E CODE] [-o] [--group GROUP] [NAME...] -- COMMAND [ARG...]
+       dms-lock --each [-s|-x] [-n | -w SECONDS] [NAME...] -- FILTER [ARG...]
+       dms-lock --list [--json] [NAME...]
+       dms-lock --clear"
 )]
 pub(crate) struct Args {
     /// Take the locks shared
@@ -37,27 +41,67 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "SECONDS")]
     wait: Option<f64>,
 
+    /// The exit code for a busy lock [default: 1]
+    #[arg(short = 'E', long, value_name = "CODE", conflicts_with = "each")]
+    conflict_exit_code: Option<u8>,
+
+    /// Keep the locks from the command: they end when it does, whatever it leaves behind
+    #[arg(short = 'o', long, conflicts_with = "each")]
+    close: bool,
+
+    /// Make the lock directory for the members of this group, too [default: $DMS_LOCK_GROUP]
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+
     /// Start the command once, as a filter, and take the locks anew for each request line:
     /// `node` shared, `target.ID` exclusive, and every NAME
     #[arg(long)]
     each: bool,
 
-    /// The locks [default: dms_mount_unmount; with --each: none but the request's own]
+    /// Print who holds the locks, and who waits for them
+    #[arg(long, conflicts_with_all = ["each", "clear", "command"])]
+    list: bool,
+
+    /// With --list: a line of JSON for each
+    #[arg(long, requires = "list", conflicts_with = "command")]
+    json: bool,
+
+    /// Remove the files of all locks that nobody holds or wants
+    #[arg(long, conflicts_with_all = ["each", "names", "command"])]
+    clear: bool,
+
+    /// The locks [default: dms_mount_unmount; with --each: none but the request's own; with
+    /// --list: all]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
     /// What to run
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present_any = ["list", "clear"], value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 /// What the command line asks for.
 pub(crate) enum Form {
     /// Take the locks and become the command.
-    Exec { names: Vec<String>, mode: Mode, wait: Wait, command: Vec<OsString> },
-    /// Keep the command running and take locks for each line. `patience`: how long to wait for the
-    /// answer to a request without a deadline.
-    Each { names: Vec<String>, mode: Mode, wait: Wait, patience: Duration, command: Vec<OsString> },
+    Once(Once),
+    /// Keep the command running and take locks for each line.
+    Each(Rules, Vec<OsString>),
+    /// Say who holds the locks.
+    List { names: Vec<String>, as_json: bool },
+    /// Remove what nobody needs.
+    Clear,
+}
+
+/// A command under locks.
+pub(crate) struct Once {
+    pub(crate) names: Vec<String>,
+    pub(crate) mode: Mode,
+    pub(crate) wait: Wait,
+    /// The exit code for a busy lock.
+    pub(crate) busy: Exit,
+    /// Whether this process keeps the locks, instead of becoming the command.
+    pub(crate) keeps: bool,
+    pub(crate) command: Vec<OsString>,
 }
 
 impl Args {
@@ -76,23 +120,31 @@ impl Args {
         for name in &names {
             check_name(name)?;
         }
+        if self.clear {
+            return Ok(Form::Clear);
+        }
+        if self.list {
+            return Ok(Form::List { names, as_json: self.json });
+        }
         if self.each {
             // One budget for the wait in plan and one for the act, and the grace on top.
             let patience = settings.request_timeout * 2 + GRACE;
-            return Ok(Form::Each { names, mode, wait, patience, command });
+            return Ok(Form::Each(Rules { names, mode, wait, patience }, command));
         }
         if names.is_empty() {
             names.push(DEFAULT_NAME.to_owned());
         }
-        Ok(Form::Exec { names, mode, wait, command })
+        let busy = self.conflict_exit_code.map_or(Exit::No, Exit::Code);
+        let keeps = self.close;
+        Ok(Form::Once(Once { names, mode, wait, busy, keeps, command }))
     }
 }
 
+/// A name is not a path, lest anybody take it for one: flock(1) has paths.
 fn check_name(name: &str) -> Result<(), Failure> {
     let bad = name.is_empty()
         || name.starts_with('.')
         || name.contains('/')
-        || name.chars().any(char::is_control)
-        || name.len() > 255 - ".lock".len();
+        || name.chars().any(char::is_control);
     if bad { Err(refuse(&format!("{name:?} is not a lock name"))) } else { Ok(()) }
 }

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use dms_cli::{Context, Exit, Failure};
 use dms_filter::Lost;
-use dms_flock::{Lock, Mode, Wait};
+use dms_flock::{Mode, Wait};
 use dms_wire::{
-    Deadline, ErrorCode, Line, Lines, MAX_REQUEST, Request, Response, TargetId, write_line,
+    Deadline, ErrorCode, Line, Lines, LockTimeout, MAX_REQUEST, Request, Response, TargetId,
+    write_line,
 };
 
 use crate::filter::{Filter, Hangs};
-use crate::locks::LockDir;
+use crate::locks::{Locks, Refused, Taken};
 
-/// What stays the same from line to line.
-pub(crate) struct Rules<'a> {
-    pub(crate) locks: &'a LockDir,
+/// What the command line says of the locks.
+pub(crate) struct Rules {
     /// Locks to take beside the request's own.
     pub(crate) names: Vec<String>,
     pub(crate) mode: Mode,
@@ -27,76 +27,152 @@ pub(crate) struct Rules<'a> {
     pub(crate) patience: Duration,
 }
 
+/// What stays the same from line to line.
+pub(crate) struct Each<'a> {
+    pub(crate) locks: Locks<'a>,
+    pub(crate) rules: Rules,
+    /// The filter.
+    pub(crate) command: Vec<OsString>,
+}
+
 /// How long past its deadline a request's answer is waited for: the filter minds it by itself.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Serves until the end of the input. The filter is started once, and anew only if it ends or
-/// hangs; the line that it had then is answered all the same.
-pub(crate) fn serve(
-    rules: &Rules<'_>,
-    command: &[OsString],
-    mut output: impl Write,
-) -> Result<Exit, Failure> {
-    let mut filter = Running { current: Some(Filter::start(rules.locks, command)?), lost: None };
-    let mut errors = false;
-    let lines = Lines::on_stdin(MAX_REQUEST).and_then(Lines::while_read);
-    let mut lines = lines.context("unable to read", "stdin")?;
-    while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
-        let answer = match line {
-            Line::TooLong => Response::too_long().to_line(),
-            Line::Text(line) => match Request::peek(&line) {
-                Err(why) => Response::invalid(&why).to_line(),
-                Ok((target, deadline)) => {
-                    answer(rules, &mut filter, command, &line, &target, deadline)?
-                }
-            },
-        };
-        errors |= Response::parse(&answer).is_ok_and(|response| response.is_error());
-        match write_line(&mut output, &answer) {
-            Err(why) if why.kind() == ErrorKind::BrokenPipe => break,
-            written => written.context("unable to write", "stdout")?,
-        }
-    }
-    let end = match filter.current {
-        Some(filter) => filter.finish()?,
-        None => filter.lost,
-    };
-    Ok(exit(errors, end))
+/// The answer to a line.
+struct Answer {
+    line: Vec<u8>,
+    /// What the filter is told behind it, so that a ledger in it can note that nothing was done.
+    notice: Option<Vec<u8>>,
 }
 
-/// One line under its locks. A filter that hangs is ended before they are released.
-fn answer(
-    rules: &Rules<'_>,
-    filter: &mut Running,
-    command: &[OsString],
-    line: &[u8],
-    target: &TargetId,
-    deadline: Option<Deadline>,
-) -> Result<Vec<u8>, Failure> {
-    let _held = match lock(rules, target, deadline) {
-        Ok(held) => held,
-        Err(response) => return Ok(response.to_line()),
-    };
-    let mut running = match filter.current.take_if(|running| !running.is_spent()) {
-        Some(running) => running,
-        None => {
-            if let Some(spent) = filter.current.take() {
-                filter.lose(spent, Hangs::No)?;
+impl From<&Response> for Answer {
+    fn from(response: &Response) -> Answer {
+        Answer { line: response.to_line(), notice: None }
+    }
+}
+
+impl Each<'_> {
+    /// Serves until the end of the input. The filter is started once, and anew only if it ends or
+    /// hangs; the line that it had then is answered all the same.
+    pub(crate) fn serve(&self, mut output: impl Write) -> Result<Exit, Failure> {
+        let filter = Filter::start(&self.locks, &self.command)?;
+        let mut filter = Running { current: Some(filter), lost: None };
+        let mut errors = false;
+        let lines = Lines::on_stdin(MAX_REQUEST).and_then(Lines::while_read);
+        let mut lines = lines.context("unable to read", "stdin")?;
+        while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
+            let answer = match line {
+                Line::TooLong => Answer::from(&Response::too_long()),
+                Line::Text(line) => match Request::peek(&line) {
+                    Err(why) => Answer::from(&Response::invalid(&why)),
+                    Ok((target, deadline)) => self.answer(&mut filter, &line, &target, deadline)?,
+                },
+            };
+            errors |= Response::parse(&answer.line).is_ok_and(|response| response.is_error());
+            match write_line(&mut output, &answer.line) {
+                Err(why) if why.kind() == ErrorKind::BrokenPipe => break,
+                written => written.context("unable to write", "stdout")?,
             }
-            Filter::start(rules.locks, command)?
+            if let Some(notice) = answer.notice {
+                // It has been answered: what comes back is of no use.
+                self.ask(&mut filter, &notice, GRACE)?;
+            }
         }
-    };
-    let patience = deadline.map_or(rules.patience, |deadline| deadline.left() + GRACE);
-    match running.ask(line, patience) {
-        Ok(answer) => {
-            filter.current = Some(running);
-            Ok(answer)
+        let end = match filter.current {
+            Some(filter) => filter.finish()?,
+            None => filter.lost,
+        };
+        Ok(exit(errors, end))
+    }
+
+    /// One line under its locks.
+    fn answer(
+        &self,
+        filter: &mut Running,
+        line: &[u8],
+        target: &TargetId,
+        deadline: Option<Deadline>,
+    ) -> Result<Answer, Failure> {
+        let _about = dms_cli::about(&format!("target {target}"));
+        let taken = match self.lock(target, deadline) {
+            Ok(taken) => taken,
+            Err(answer) => return Ok(answer.with_notice(line)),
+        };
+        let patience = deadline.map_or(self.rules.patience, |deadline| deadline.left() + GRACE);
+        let line = Request::with_lock_wait(line, taken.waited);
+        let answer = self.ask(filter, &line, patience)?;
+        Ok(Answer { line: answer, notice: None })
+    }
+
+    /// Asks the filter. One that hangs has ended when this returns.
+    fn ask(
+        &self,
+        filter: &mut Running,
+        line: &[u8],
+        patience: Duration,
+    ) -> Result<Vec<u8>, Failure> {
+        let mut running = match filter.current.take_if(|running| !running.is_spent()) {
+            Some(running) => running,
+            None => {
+                if let Some(spent) = filter.current.take() {
+                    filter.lose(spent, Hangs::No)?;
+                }
+                Filter::start(&self.locks, &self.command)?
+            }
+        };
+        match running.ask(line, patience) {
+            Ok(answer) => {
+                filter.current = Some(running);
+                Ok(answer)
+            }
+            Err(why) => {
+                let hangs = if matches!(why, Lost::TimedOut) { Hangs::Yes } else { Hangs::No };
+                filter.lose(running, hangs)?;
+                Ok(explain(why, patience).to_line())
+            }
         }
-        Err(why) => {
-            let hangs = if matches!(why, Lost::TimedOut) { Hangs::Yes } else { Hangs::No };
-            filter.lose(running, hangs)?;
-            Ok(explain(why, patience).to_line())
+    }
+
+    /// The node's lock shared, the target's exclusive, and the names of the command line.
+    fn lock(&self, target: &TargetId, deadline: Option<Deadline>) -> Result<Taken, Unlocked> {
+        let Rules { names, mode, wait, .. } = &self.rules;
+        let mut wanted: Vec<(String, Mode)> =
+            names.iter().map(|name| (name.clone(), *mode)).collect();
+        wanted.push(("node".to_owned(), Mode::Shared));
+        wanted.push((format!("target.{target}"), Mode::Exclusive));
+        let wait = match (*wait, deadline) {
+            (Wait::For(wait), Some(deadline)) => Wait::For(wait.min(deadline.left())),
+            (wait, _) => wait,
+        };
+        match self.locks.take(wanted, wait) {
+            Ok(Ok(taken)) => Ok(taken),
+            Ok(Err(refused)) => Err(Unlocked::Refused(refused)),
+            Err(why) => Err(Unlocked::Failed(why)),
         }
+    }
+}
+
+/// Why a request has no locks.
+enum Unlocked {
+    Refused(Refused),
+    Failed(Failure),
+}
+
+impl Unlocked {
+    /// The answer to this request.
+    fn with_notice(&self, line: &[u8]) -> Answer {
+        let response = match self {
+            Unlocked::Failed(why) => Response::error(ErrorCode::Internal, why.to_string()),
+            Unlocked::Refused(refused) => {
+                let busy = if refused.is_for_ever() { "" } else { "timeout: " };
+                Response::error(ErrorCode::LockTimeout, format!("{busy}{refused}"))
+            }
+        };
+        let notice = match self {
+            Unlocked::Refused(refused) => LockTimeout::notice(line, &response, refused.waited()),
+            Unlocked::Failed(_) => None,
+        };
+        Answer { line: response.to_line(), notice }
     }
 }
 
@@ -126,27 +202,6 @@ fn explain(lost: Lost, patience: Duration) -> Response {
         ),
     };
     Response::error(code, format!("{text}; the outcome is unknown"))
-}
-
-/// The node's lock shared, the target's exclusive, and the names of the command line.
-fn lock(
-    rules: &Rules<'_>,
-    target: &TargetId,
-    deadline: Option<Deadline>,
-) -> Result<Vec<Lock>, Response> {
-    let mut wanted: Vec<(String, Mode)> =
-        rules.names.iter().map(|name| (name.clone(), rules.mode)).collect();
-    wanted.push(("node".to_owned(), Mode::Shared));
-    wanted.push((format!("target.{target}"), Mode::Exclusive));
-    let wait = match (rules.wait, deadline) {
-        (Wait::For(wait), Some(deadline)) => Wait::For(wait.min(deadline.left())),
-        (wait, _) => wait,
-    };
-    match rules.locks.try_take(wanted, wait) {
-        Ok(Ok(held)) => Ok(held),
-        Ok(Err(busy)) => Err(Response::error(ErrorCode::LockTimeout, format!("timeout: {busy}"))),
-        Err(why) => Err(Response::error(ErrorCode::Internal, why.to_string())),
-    }
 }
 
 /// What the filter's own end says; if that is nothing, 1 where any answer said error.

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use dms_cli::{Context, Failure, random_id};
+use dms_cli::{Context, Failure};
 use dms_filter::Lost;
 use dms_flock::life;
 use dms_wire::MAX_LINE;
 
-use crate::locks::LockDir;
+use crate::held;
+use crate::locks::Locks;
 use crate::replace::cannot_run;
 
 /// How long a filter may take to end once its input has ended: it may have a request yet.
@@ -24,14 +25,14 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// Starts it.
-    pub(crate) fn start(locks: &LockDir, command: &[OsString]) -> Result<Filter, Failure> {
-        let id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
-        let life = life::Life::begin(locks.path(), &id)
-            .context("unable to make a life lock in", locks.path().display())?;
+    pub(crate) fn start(locks: &Locks<'_>, command: &[OsString]) -> Result<Filter, Failure> {
+        let life = locks.dir.new_life()?;
         let passed = life.pass_on().context("unable to pass on", life.path().display())?;
         let (program, args) = command.split_at(1);
         let mut command = Command::new(&program[0]);
         command.args(args).env(life::VARIABLE, life.path()).env(life::ONE_AT_A_TIME, "1");
+        let held = locks.held.clone().with_waiting(std::process::id());
+        command.env(held::VARIABLE, held.words());
         let running = dms_filter::Filter::start(&mut command, MAX_LINE)
             .map_err(|why| cannot_run(&program[0], &why))?;
         // From here on the life lock is the filter's alone.
