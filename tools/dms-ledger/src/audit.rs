@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dms_cli::Table;
+use dms_cli::{Column, Table};
 use dms_wire::Host;
 use serde_json::json;
 
@@ -22,12 +22,20 @@ pub(crate) struct Finding {
     detail: String,
 }
 
+const COLUMNS: [Column; 5] = [
+    Column::plain("what"),
+    Column::plain("target"),
+    Column::plain("job"),
+    Column::plain("host"),
+    Column::rest("detail"),
+];
+
 /// What was found, in the order of hosts and targets.
 pub(crate) fn table(mut findings: Vec<Finding>) -> Table {
     findings.sort_by(|a, b| {
         (&a.host, &a.target, a.what, a.job).cmp(&(&b.host, &b.target, b.what, b.job))
     });
-    let mut table = Table::new(&["what", "target", "job", "host", "detail"]);
+    let mut table = Table::new(&COLUMNS);
     for Finding { what, target, job, host, detail } in findings {
         table.add(vec![json!(what), json!(target), json!(job), json!(host), json!(detail)]);
     }
@@ -141,9 +149,7 @@ pub(crate) fn mounts(store: &mut dyn Store, survey: &Survey) -> Result<Vec<Findi
 
 /// What a job that uses a target would find there.
 fn of_user(user: &Binding, survey: &Survey) -> Option<Finding> {
-    if let (Some(then), Some(now)) = (&user.boot, &survey.boot)
-        && then != now
-    {
+    if user.boot.as_ref().is_some_and(|then| *then != survey.boot) {
         return Some(about(user, "earlier-boot", "mounted before the node was booted last"));
     }
     let here = user.path.as_deref().and_then(|path| survey.at(path));

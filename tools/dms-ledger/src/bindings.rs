@@ -2,9 +2,9 @@
 //!
 //! Only `deleted` says that a row is gone; the Python client sets `deleted_at` on live rows too.
 
-use dms_wire::Plan;
+use dms_wire::{Access, Owner, Plan};
 
-use crate::store::{Now, Result, Row, Store, StoreError, params};
+use crate::store::{Now, Result, Row, Store, StoreError, Value, params};
 use crate::wish::Wish;
 
 /// A job's use of a target on a host.
@@ -18,14 +18,18 @@ pub(crate) struct Binding {
     pub(crate) path: Option<String>,
     pub(crate) kind: Option<String>,
     pub(crate) source: Option<String>,
+    /// How the pool is imported, if it is one.
+    pub(crate) access: Option<String>,
     /// The boot of the host that it was mounted in, where the host has said so.
     pub(crate) boot: Option<String>,
     pub(crate) created: Option<String>,
     pub(crate) updated: Option<String>,
+    /// Who keeps it, where that can be seen.
+    pub(crate) owner: Option<Owner>,
 }
 
 const COLUMNS: &str = "jobid, backup_target_id, host, mounted, deleted, mount_path, type, source, \
-                       boot, created_at, updated_at";
+                       boot, created_at, updated_at, owner, access";
 
 /// What a row says that counts. The Python client's own table lets a live row say NULL. Nearly all
 /// rows are not deleted, and a server must not think of going by that.
@@ -45,6 +49,8 @@ impl Binding {
             boot: row.text(8),
             created: row.text(9),
             updated: row.text(10),
+            owner: row.text(11).and_then(|text| Owner::from_text(&text)),
+            access: row.text(12),
         }
     }
 }
@@ -53,6 +59,16 @@ impl Binding {
     /// When the job last mounted the target, or left it, as the database writes it.
     pub(crate) fn touched(&self) -> Option<&str> {
         self.updated.as_deref().or(self.created.as_deref())
+    }
+
+    /// That the job was let go, for the log.
+    pub(crate) fn is_over(&self, why: &str) -> String {
+        format!("job {} does not use target {} any more: {why}", self.job, self.target)
+    }
+
+    /// Why it was, if its keeper has ended.
+    pub(crate) fn unkept(&self) -> String {
+        self.is_over("its dms-with has ended")
     }
 }
 
@@ -63,9 +79,12 @@ pub(crate) struct Filter {
     pub(crate) target: Option<String>,
     pub(crate) host: Option<String>,
     pub(crate) path: Option<String>,
+    pub(crate) source: Option<String>,
     pub(crate) active_only: bool,
     /// Last changed before this moment, as the database writes it.
     pub(crate) before: Option<String>,
+    /// No more than so many, the oldest.
+    pub(crate) limit: Option<usize>,
 }
 
 /// The bindings that match, oldest first.
@@ -85,9 +104,12 @@ fn find_where(store: &mut dyn Store, condition: &str, filter: &Filter) -> Result
         sql.push_str(" AND jobid = ?");
         values.push(job.into());
     }
-    for (column, value) in
-        [("backup_target_id", &filter.target), ("host", &filter.host), ("mount_path", &filter.path)]
-    {
+    for (column, value) in [
+        ("backup_target_id", &filter.target),
+        ("host", &filter.host),
+        ("mount_path", &filter.path),
+        ("source", &filter.source),
+    ] {
         if let Some(value) = value {
             sql.push_str(&format!(" AND {column} = ?"));
             values.push(value.as_str().into());
@@ -98,6 +120,10 @@ fn find_where(store: &mut dyn Store, condition: &str, filter: &Filter) -> Result
         values.push(before.as_str().into());
     }
     sql.push_str(" ORDER BY id");
+    if let Some(limit) = filter.limit {
+        sql.push_str(" LIMIT ?");
+        values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
+    }
     Ok(store.query(&sql, &values)?.iter().map(Binding::from_row).collect())
 }
 
@@ -112,10 +138,67 @@ pub(crate) fn users(store: &mut dyn Store, target: &str, host: &str) -> Result<V
     find(store, &filter)
 }
 
-/// Rows of host, target, and the number of jobs that use it there.
+/// The same, but no more than so many: where it counts only whether there are others.
+pub(crate) fn some_users(
+    store: &mut dyn Store,
+    target: &str,
+    host: &str,
+    limit: usize,
+) -> Result<Vec<Binding>> {
+    let filter = Filter {
+        target: Some(target.to_owned()),
+        host: Some(host.to_owned()),
+        active_only: true,
+        limit: Some(limit),
+        ..Filter::default()
+    };
+    find(store, &filter)
+}
+
+/// No more are counted: an answer is not to take longer the more jobs there are.
+const COUNTED: u32 = 100;
+
+/// How many jobs beside this one, if there is one, use the target on the host; with more than a
+/// hundred it is a hundred.
+pub(crate) fn count_others(
+    store: &mut dyn Store,
+    job: Option<i32>,
+    target: &str,
+    host: &str,
+) -> Result<u64> {
+    let other = if job.is_some() { " AND jobid <> ?" } else { "" };
+    let sql = format!(
+        "SELECT COUNT(*) FROM (SELECT 1 FROM backup_target_mount_ledger
+         WHERE {ACTIVE} AND backup_target_id = ? AND host = ?{other} LIMIT {COUNTED}) AS users"
+    );
+    let mut values = vec![target.into(), host.into()];
+    values.extend(job.map(Value::from));
+    let rows = store.query(&sql, &values)?;
+    Ok(rows.first().and_then(|row| row.int(0)).unwrap_or_default().unsigned_abs())
+}
+
+/// The job's use of the target on the host.
+pub(crate) fn of_job(
+    store: &mut dyn Store,
+    job: i32,
+    target: &str,
+    host: &str,
+) -> Result<Option<Binding>> {
+    let filter = Filter {
+        job: Some(job),
+        target: Some(target.to_owned()),
+        host: Some(host.to_owned()),
+        active_only: true,
+        ..Filter::default()
+    };
+    Ok(find(store, &filter)?.into_iter().next())
+}
+
+/// Rows of host, target, the number of jobs that use it there, and since when the first does.
 pub(crate) fn count_users(store: &mut dyn Store) -> Result<Vec<Row>> {
     let sql = format!(
-        "SELECT host, backup_target_id, COUNT(*) FROM backup_target_mount_ledger WHERE {ACTIVE}
+        "SELECT host, backup_target_id, COUNT(*), MIN(COALESCE(updated_at, created_at))
+         FROM backup_target_mount_ledger WHERE {ACTIVE}
          GROUP BY host, backup_target_id ORDER BY host, backup_target_id"
     );
     store.query(&sql, &[])
@@ -173,18 +256,22 @@ pub(crate) fn forget(store: &mut dyn Store, binding: &Binding, now: &Now) -> Res
 pub(crate) fn bind(store: &mut dyn Store, plan: &Plan, now: &Now) -> Result<()> {
     let (target, host) = (plan.target.as_str(), plan.host.as_str());
     let kind = plan.kind.map(dms_wire::TargetType::word);
+    let access = plan.access.map(Access::word);
     // A node's own word: what is no boot's id is not kept.
     let boot = plan.boot.as_deref().filter(|boot| boot.len() <= 64);
+    let owner = plan.owner.as_ref().map(Owner::text);
     let revived = store.execute(
         "UPDATE backup_target_mount_ledger
          SET mounted = 1, deleted = 0, deleted_at = NULL, mount_path = ?, type = ?, source = ?,
-             boot = ?, updated_at = ?
+             access = ?, boot = ?, owner = ?, updated_at = ?
          WHERE jobid = ? AND backup_target_id = ? AND host = ?",
         params![
             plan.path.as_str(),
             kind,
             plan.source.as_deref(),
+            access,
             boot,
+            owner.as_deref(),
             now.text.as_str(),
             plan.job,
             target,
@@ -194,9 +281,9 @@ pub(crate) fn bind(store: &mut dyn Store, plan: &Plan, now: &Now) -> Result<()> 
     if revived == 0 {
         store.execute(
             "INSERT INTO backup_target_mount_ledger
-             (jobid, backup_target_id, host, mounted, deleted, mount_path, type, source, boot,
-              created_at, updated_at)
-             VALUES (?, ?, ?, 1, 0, ?, ?, ?, ?, ?, ?)",
+             (jobid, backup_target_id, host, mounted, deleted, mount_path, type, source, access,
+              boot, owner, created_at, updated_at)
+             VALUES (?, ?, ?, 1, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 plan.job,
                 target,
@@ -204,7 +291,9 @@ pub(crate) fn bind(store: &mut dyn Store, plan: &Plan, now: &Now) -> Result<()> 
                 plan.path.as_str(),
                 kind,
                 plan.source.as_deref(),
+                access,
                 boot,
+                owner.as_deref(),
                 now.text.as_str(),
                 now.text.as_str()
             ],
@@ -222,7 +311,7 @@ pub(crate) fn release(
     now: &Now,
 ) -> Result<()> {
     store.execute(
-        "UPDATE backup_target_mount_ledger SET mounted = 0, boot = NULL, updated_at = ?
+        "UPDATE backup_target_mount_ledger SET mounted = 0, boot = NULL, owner = NULL, updated_at = ?
          WHERE jobid = ? AND backup_target_id = ? AND host = ? AND mounted = 1",
         params![now.text.as_str(), job, target, host],
     )?;
@@ -233,7 +322,7 @@ pub(crate) fn release(
 /// or left meanwhile. Part of the caller's transaction.
 pub(crate) fn release_as_seen(store: &mut dyn Store, seen: &Binding, now: &Now) -> Result<bool> {
     let changed = store.execute(
-        "UPDATE backup_target_mount_ledger SET mounted = 0, boot = NULL, updated_at = ?
+        "UPDATE backup_target_mount_ledger SET mounted = 0, boot = NULL, owner = NULL, updated_at = ?
          WHERE jobid = ? AND backup_target_id = ? AND host = ? AND mounted = 1
          AND COALESCE(boot, '') = ? AND COALESCE(updated_at, created_at) = ?",
         params![

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use dms_compose::RequestArgs;
 
 use crate::bindings;
-use crate::compose::RequestArgs;
 use crate::journal;
 
 /// The ledger: which job uses which backup target, on which host
@@ -56,7 +56,7 @@ pub(crate) enum Command {
     /// Mark a job's row as deleted; one that is in use stays
     Forget(StatusArgs),
 
-    /// Let all jobs go that use a target on a node; nothing is unmounted
+    /// Let all jobs go that use a target on a node, or a dead node; nothing is unmounted
     Release(ReleaseArgs),
 
     /// Take over pending operations and let jobs go that nobody has touched for long
@@ -73,6 +73,13 @@ pub(crate) enum Command {
 
     /// Is the ledger there, known, and complete, and may we write to it?
     Check,
+}
+
+impl Command {
+    /// Whether it needs the ledger, wherever that is.
+    pub(crate) fn opens_the_ledger(&self) -> bool {
+        !matches!(self, Command::Request { .. } | Command::Init { print: true })
+    }
 }
 
 #[derive(Subcommand)]
@@ -94,9 +101,8 @@ pub(crate) struct StatusArgs {
     /// Only on this node
     #[arg(long, value_name = "NODE")]
     host: Option<String>,
-    /// JSON, one object a line
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Args)]
@@ -113,25 +119,26 @@ pub(crate) struct ListArgs {
     /// Only those that nobody has touched for so long: 90m, 24h, 7d
     #[arg(long, value_name = "TIME", value_parser = age)]
     pub(crate) older_than: Option<Duration>,
-    /// JSON, one object a line
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Args)]
 pub(crate) struct ReleaseArgs {
-    /// The backup target
-    #[arg(long, value_name = "ID")]
-    target_id: String,
+    /// The backup target; of a dead node, all if none is named
+    #[arg(long, value_name = "ID", required_unless_present = "dead")]
+    target_id: Option<String>,
     /// The node
     #[arg(long, value_name = "NODE")]
-    host: String,
+    pub(crate) host: String,
     /// Only this job
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "dead")]
     job_id: Option<i32>,
-    /// JSON, one object a line
+    /// The node is dead, and writes to no pool any more: what it has imported is free for others
     #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) dead: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Args)]
@@ -145,9 +152,8 @@ pub(crate) struct CleanupArgs {
     /// Only say what would be done
     #[arg(long, conflicts_with = "journal_days")]
     pub(crate) dry_run: bool,
-    /// JSON, one object a line
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Args)]
@@ -158,9 +164,8 @@ pub(crate) struct AuditArgs {
     /// Leave stdin alone, and compare nothing with it
     #[arg(long)]
     pub(crate) rows_only: bool,
-    /// JSON, one object a line
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Args)]
@@ -190,9 +195,19 @@ pub(crate) struct HistoryArgs {
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: u32,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// How rows are shown.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct OutputArgs {
     /// JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,
+    /// Every column, moments in full, nothing cut
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) wide: bool,
 }
 
 impl StatusArgs {
@@ -226,7 +241,7 @@ impl ReleaseArgs {
     pub(crate) fn filter(&self) -> bindings::Filter {
         bindings::Filter {
             job: self.job_id,
-            target: Some(self.target_id.clone()),
+            target: self.target_id.clone(),
             host: Some(self.host.clone()),
             active_only: true,
             ..bindings::Filter::default()

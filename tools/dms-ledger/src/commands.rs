@@ -3,12 +3,13 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use dms_cli::{Context, Exit, Failure, Settings, Table, quiet_end, random_id, refuse};
+use dms_cli::{Context, Exit, Failure, Look, Settings, Table, quiet_end, random_id, refuse};
 use dms_wire::{Host, Secret, write_json};
 
 use crate::bindings::Binding;
 use crate::cli::{
-    AuditArgs, CleanupArgs, HistoryArgs, ListArgs, ReconcileArgs, ReleaseArgs, StatusArgs,
+    AuditArgs, CleanupArgs, HistoryArgs, ListArgs, OutputArgs, ReconcileArgs, ReleaseArgs,
+    StatusArgs,
 };
 use crate::ledger::Ledger;
 use crate::place::Place;
@@ -26,7 +27,7 @@ pub(crate) fn status(settings: &Settings, args: &StatusArgs, stdout: &mut impl W
     let mut ledger = Ledger::open_settled(settings)?;
     let found = view::status(&mut *ledger.store, &args.filter());
     match found.context(READ.0, READ.1)? {
-        Some(table) => print(&table, args.json, stdout),
+        Some(table) => print(&table, args.output, stdout),
         None => Err(Failure::new(Exit::No, args.not_found())),
     }
 }
@@ -39,19 +40,33 @@ pub(crate) fn list(settings: &Settings, args: &ListArgs, stdout: &mut impl Write
         filter.before = Some(before.context(READ.0, READ.1)?);
     }
     let table = view::list(&mut *ledger.store, &filter).context(READ.0, READ.1)?;
-    print(&table, args.json, stdout)
+    print(&table, args.output, stdout)
 }
 
 pub(crate) fn history(settings: &Settings, args: &HistoryArgs, stdout: &mut impl Write) -> Done {
     let mut ledger = Ledger::open_settled(settings)?;
     let table = view::history(&mut *ledger.store, &args.filter()).context(READ.0, READ.1)?;
-    print(&table, args.json, stdout)
+    print(&table, args.output, stdout)
 }
 
 pub(crate) fn release(settings: &Settings, args: &ReleaseArgs, stdout: &mut impl Write) -> Done {
     let mut ledger = Ledger::open_settled(settings)?;
-    let released = tidy::release(&mut *ledger.store, &args.filter());
-    print(&view::bindings_table(released.context(WRITE.0, WRITE.1)?), args.json, stdout)
+    let store = &mut *ledger.store;
+    if args.dead {
+        let buried = tidy::bury(store, &args.filter(), &args.host);
+        let buried = buried.context(WRITE.0, WRITE.1)?;
+        return print(&view::bindings_table(buried), args.output, stdout);
+    }
+    let released = tidy::release(store, &args.filter()).context(WRITE.0, WRITE.1)?;
+    print(&view::bindings_table(released.found), args.output, stdout)?;
+    for Binding { job, target, host, source, .. } in &released.kept {
+        let pool = source.as_deref().unwrap_or(target);
+        log::error!(
+            "job {job} is left: {host} may write to pool {pool} for as long as it lives (--dead: \
+             it does not)"
+        );
+    }
+    Ok(if released.kept.is_empty() { Exit::Done } else { Exit::No })
 }
 
 /// The rows, and what is mounted on a node, if its list is on stdin.
@@ -69,8 +84,8 @@ pub(crate) fn audit(settings: &Settings, args: &AuditArgs, stdout: &mut impl Wri
         findings.extend(audit::mounts(store, survey).context(READ.0, READ.1)?);
     }
     let exit = if findings.is_empty() { Exit::Done } else { Exit::No };
-    if exit == Exit::No || args.json {
-        print(&audit::table(findings), args.json, stdout)?;
+    if exit == Exit::No || args.output.json {
+        print(&audit::table(findings), args.output, stdout)?;
     }
     Ok(exit)
 }
@@ -93,10 +108,14 @@ pub(crate) fn reconcile(
     let mut ledger = Ledger::open_settled(settings)?;
     let store = &mut *ledger.store;
     let ended = reconcile::end_earlier_boots(store, &survey).context(WRITE.0, WRITE.1)?;
-    for Binding { job, target, host, .. } in &ended {
-        log::warn!("job {job} does not use target {target} any more: {host} was booted since");
+    for binding in &ended {
+        log::warn!("{}", binding.is_over(&format!("{} was booted since", binding.host)));
     }
-    let findings = reconcile::compare(store, &survey, args.take_unknown);
+    let ended = reconcile::end_unkept(store, &survey, &ledger.owner).context(WRITE.0, WRITE.1)?;
+    for binding in &ended {
+        log::warn!("{}", binding.unkept());
+    }
+    let findings = reconcile::compare(store, &survey, &ledger.owner, args.take_unknown);
     let mut exit = Exit::Done;
     for finding in findings.context(READ.0, READ.1)? {
         match finding {
@@ -163,7 +182,7 @@ pub(crate) fn cleanup(settings: &Settings, args: &CleanupArgs, stdout: &mut impl
         if !args.dry_run {
             tidy::clean(store, &stale).context(failed, "the ledger")?;
         }
-        print(&view::stale(&stale), args.json, stdout)?;
+        print(&view::stale(&stale), args.output, stdout)?;
     }
     if let Some(days) = args.journal_days {
         let age = Duration::from_secs(u64::from(days) * 86_400);
@@ -183,8 +202,11 @@ pub(crate) fn init_statements(settings: &Settings, stdout: &mut impl Write) -> D
     write_text(&text, stdout)
 }
 
-fn print(table: &Table, json: bool, output: &mut impl Write) -> Result<Exit, Failure> {
-    let written = if json { table.write_json(output) } else { table.write_text(output) };
+fn print(table: &Table, args: OutputArgs, output: &mut impl Write) -> Result<Exit, Failure> {
+    let written = match args.json {
+        true => table.write_json(output),
+        false => table.write_text(output, Look::of_stdout(args.wide)),
+    };
     quiet_end(written).context("unable to write", "stdout")?;
     Ok(Exit::Done)
 }

@@ -14,11 +14,9 @@ pub(crate) fn commit(store: &mut dyn Store, plan: &Plan, outcome: &Response) -> 
         let (target, host) = (plan.target.as_str(), plan.host.as_str());
         let done = !answer.is_error();
         if plan.decision != Decision::Mount {
-            let users = bindings::users(store, target, host)?;
-            let leaves =
-                |job: i64| done && plan.action == Action::Unmount && job == i64::from(plan.job);
-            let remaining = users.iter().filter(|binding| !leaves(binding.job)).count();
-            answer.active_mounts_remaining = Some(remaining as u64);
+            let leaves = (done && plan.action == Action::Unmount).then_some(plan.job);
+            let remaining = bindings::count_others(store, leaves, target, host)?;
+            answer.active_mounts_remaining = Some(remaining);
             answer.unmounted = answer.unmounted.or(Some(false));
         }
         if !journal::close(store, plan.operation.as_str(), Some(plan.seq), &answer, now)? {
@@ -26,7 +24,11 @@ pub(crate) fn commit(store: &mut dyn Store, plan: &Plan, outcome: &Response) -> 
         }
         if done {
             match plan.action {
-                Action::Mount => bindings::bind(store, plan, now)?,
+                Action::Mount => {
+                    // A pool may have been there with more.
+                    let access = outcome.access.max(plan.access);
+                    bindings::bind(store, &Plan { access, ..plan.clone() }, now)?;
+                }
                 Action::Unmount => bindings::release(store, plan.job.into(), target, host, now)?,
                 // Who uses it was not the question.
                 Action::Settle => {}
@@ -59,9 +61,9 @@ fn recorded(store: &mut dyn Store, plan: &Plan) -> Result<Option<Response>> {
         return Ok(None);
     };
     if plan.action == Action::Mount && !answer.is_error() {
-        let users = bindings::users(store, plan.target.as_str(), plan.host.as_str())?;
-        let bound = users.iter().any(|binding| binding.job == i64::from(plan.job));
-        return Ok(bound.then_some(answer));
+        let (target, host) = (plan.target.as_str(), plan.host.as_str());
+        let bound = bindings::of_job(store, plan.job, target, host)?;
+        return Ok(bound.map(|_| answer));
     }
     Ok(Some(answer))
 }

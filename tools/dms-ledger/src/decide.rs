@@ -3,10 +3,12 @@
 //! A mount is always "make sure"; an unmount is physical only for the last user. All of it is one
 //! transaction, which also takes the fence.
 
-use dms_wire::{Action, Decision, ErrorCode, MountPath, Response, TargetType};
+use dms_wire::{Access, Action, Decision, ErrorCode, MountPath, Response, TargetType};
 
 use crate::bindings::{self, Binding};
 use crate::journal::{self, Operation};
+use crate::owner::{Owner, Sight};
+use crate::pools;
 use crate::store::{Now, Result, Store};
 use crate::wish::Wish;
 
@@ -21,6 +23,8 @@ pub(crate) struct Source {
     pub(crate) path: MountPath,
     pub(crate) kind: Option<TargetType>,
     pub(crate) source: Option<String>,
+    /// ZFS: how the pool has to be imported.
+    pub(crate) access: Option<Access>,
 }
 
 impl Source {
@@ -38,6 +42,7 @@ impl Source {
             path: path.unwrap_or_else(|| wish.path.clone()),
             kind: kind.or(wish.request.target.kind),
             source: source.clone(),
+            access: None,
         }
     }
 }
@@ -48,11 +53,13 @@ pub(crate) fn decide(
     store: &mut dyn Store,
     wish: &Wish<'_>,
     seen: Option<&Operation>,
+    me: &Owner,
     now: &Now,
 ) -> Result<Decided> {
-    let users = bindings::users(store, wish.target.as_str(), wish.host.as_str())?;
+    let users = living_users(store, wish, me, now)?;
+    let more = if users.len() < CROWD { "" } else { " or more" };
     log::info!(
-        "Found {} active mount(s) for target {} on host {}",
+        "Found {}{more} active mount(s) for target {} on host {}",
         users.len(),
         wish.target,
         wish.host
@@ -60,11 +67,13 @@ pub(crate) fn decide(
     let choice = match wish.action {
         Action::Mount => decide_mount(store, wish, &users)?,
         Action::Unmount => decide_unmount(store, wish, &users, seen)?,
-        Action::Settle => decide_settle(wish, &users),
+        Action::Settle => decide_settle(store, wish, &users)?,
     };
     match choice {
         Ok((decision, known)) => {
-            if wish.action == Action::Mount {
+            // Who uses it has a row.
+            let has_row = users.iter().any(|user| user.job == i64::from(wish.job));
+            if wish.action == Action::Mount && !has_row {
                 bindings::announce(store, wish, now)?;
             }
             let path = known.path.as_str();
@@ -79,6 +88,59 @@ pub(crate) fn decide(
     }
 }
 
+/// So many jobs that use a target need not all be looked at.
+const CROWD: usize = 16;
+
+/// The jobs that use the target; whose keeper has ended uses it no more. The job that asks speaks
+/// for itself. Of a crowd it is some of them, with another job among them if there is one.
+fn living_users(
+    store: &mut dyn Store,
+    wish: &Wish<'_>,
+    me: &Owner,
+    now: &Now,
+) -> Result<Vec<Binding>> {
+    let (target, host) = (wish.target.as_str(), wish.host.as_str());
+    loop {
+        // How a pool is imported depends on all of them.
+        let all =
+            wish.action == Action::Settle || wish.request.target.kind == Some(TargetType::Zfs);
+        let seen = match all {
+            true => bindings::users(store, target, host)?,
+            false => bindings::some_users(store, target, host, CROWD)?,
+        };
+        let is_cut = !all && seen.len() == CROWD;
+        let mut users = Vec::new();
+        for user in seen {
+            if !has_left(store, wish, &user, me, now)? {
+                users.push(user);
+            }
+        }
+        let has_others = users.iter().any(|user| user.job != i64::from(wish.job));
+        if has_others || !is_cut {
+            return Ok(users);
+        }
+    }
+}
+
+/// Whether a user is none any more; if so, that is written down.
+fn has_left(
+    store: &mut dyn Store,
+    wish: &Wish<'_>,
+    user: &Binding,
+    me: &Owner,
+    now: &Now,
+) -> Result<bool> {
+    let keeper = user.owner.as_ref().filter(|_| user.job != i64::from(wish.job));
+    let has_ended = keeper.is_some_and(|keeper| me.look_for(keeper) == Sight::Ended);
+    // What it has imported to write is still there: an operation that exports it lets it go.
+    let has_ended = has_ended && !(wish.action == Action::Mount && pools::may_write(user));
+    let has_left = has_ended && bindings::release_as_seen(store, user, now)?;
+    if has_left {
+        log::warn!("{}", user.unkept());
+    }
+    Ok(has_left)
+}
+
 /// A mount is always "make sure that it is mounted": the kernel is the truth. On a host a
 /// target has one path, and a path one target.
 fn decide_mount(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Choice> {
@@ -88,17 +150,16 @@ fn decide_mount(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Re
         let text = format!("target {} is mounted at {elsewhere}, not at {path}", wish.target);
         return Ok(Err(Box::new(Response::error(ErrorCode::Busy, text))));
     }
-    let here = bindings::Filter {
-        host: Some(wish.host.to_string()),
-        path: Some(path.to_owned()),
-        active_only: true,
-        ..bindings::Filter::default()
-    };
-    let here = bindings::find(store, &here)?;
-    if let Some(other) = here.iter().find(|b| b.target != wish.target.as_str()) {
-        let text = format!("{path} is in use by target {}", other.target);
+    // Where it is used already, no other target was let in.
+    let is_here = users.iter().any(|b| b.path.as_deref() == Some(path));
+    if let Some(other) = if is_here { None } else { other_target_at(store, wish, path)? } {
+        let text = format!("{path} is in use by target {other}");
         return Ok(Err(Box::new(Response::error(ErrorCode::Busy, text))));
     }
+    let access = match pools::grant(store, wish, users)? {
+        Ok(access) => access,
+        Err(answer) => return Ok(Err(answer)),
+    };
     let target = &wish.request.target;
     Ok(Ok((
         Decision::Mount,
@@ -106,8 +167,21 @@ fn decide_mount(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Re
             path: wish.path.clone(),
             kind: target.kind,
             source: target.source().map(str::to_owned),
+            access,
         },
     )))
+}
+
+/// Another target that jobs use at the path on the host.
+fn other_target_at(store: &mut dyn Store, wish: &Wish<'_>, path: &str) -> Result<Option<String>> {
+    let here = bindings::Filter {
+        host: Some(wish.host.to_string()),
+        path: Some(path.to_owned()),
+        active_only: true,
+        ..bindings::Filter::default()
+    };
+    let mut here = bindings::find(store, &here)?.into_iter().map(|binding| binding.target);
+    Ok(here.find(|target| target != wish.target.as_str()))
 }
 
 /// Physical only for the last user; where it was mounted, the job's binding knows.
@@ -117,42 +191,54 @@ fn decide_unmount(
     users: &[Binding],
     seen: Option<&Operation>,
 ) -> Result<Choice> {
-    let others = users.iter().filter(|b| b.job != i64::from(wish.job)).count();
-    let mine = users.iter().find(|b| b.job == i64::from(wish.job));
+    let (target, host) = (wish.target.as_str(), wish.host.as_str());
+    let has_others = users.iter().any(|b| b.job != i64::from(wish.job));
+    let mine = match users.iter().find(|b| b.job == i64::from(wish.job)) {
+        None if users.len() >= CROWD => bindings::of_job(store, wish.job, target, host)?,
+        mine => mine.cloned(),
+    };
     let known = match mine {
-        Some(binding) => Source::recorded(&binding.path, &binding.kind, &binding.source, wish),
+        Some(ref binding) => Source::recorded(&binding.path, &binding.kind, &binding.source, wish),
         // It may be this very operation that was unsettled, until it was opened again.
         None => match unsettled(store, wish)?.as_ref().or(seen.filter(|op| op.is_unsettled())) {
             Some(op) => Source::recorded(&op.path, &op.kind, &op.source, wish),
-            None => return Ok(Err(Box::new(no_active_mount(others)))),
+            None => {
+                let others = bindings::count_others(store, Some(wish.job), target, host)?;
+                return Ok(Err(Box::new(no_active_mount(others))));
+            }
         },
     };
-    if others == 0 {
+    if !has_others {
         log::info!("Single active mount detected. Sending unmount request");
         Ok(Ok((Decision::Unmount, known)))
     } else {
-        log::info!("Multiple active mounts ({}) detected. Skipping physical unmount", users.len());
+        let more = if users.len() < CROWD { "" } else { " or more" };
+        let count = users.len();
+        log::info!("Multiple active mounts ({count}{more}) detected. Skipping physical unmount");
         Ok(Ok((Decision::Release, known)))
     }
 }
 
 /// Mounted where it is used, and only there. To mount it again, the request has to say from where.
-fn decide_settle(wish: &Wish<'_>, users: &[Binding]) -> Choice {
+fn decide_settle(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Choice> {
     let Some(user) = users.iter().find(|b| b.path.is_some()).or(users.first()) else {
         let path = wish.path.clone();
-        let known = Source { path, kind: wish.request.target.kind, source: None };
-        return Ok((Decision::Unmount, known));
+        let known = Source { path, kind: wish.request.target.kind, source: None, access: None };
+        return Ok(Ok((Decision::Unmount, known)));
     };
     if let Err(why) = wish.request.target.check_mountable() {
-        return Err(Box::new(Response::invalid(&why)));
+        return Ok(Err(Box::new(Response::invalid(&why))));
     }
     let asked = wish.request.target.source();
     let mut known = users.iter().filter_map(|user| user.source.as_deref()).peekable();
     if known.peek().is_some() && !known.any(|known| Some(known) == asked) {
         let text = format!("target {} is mounted from elsewhere since", wish.target);
-        return Err(Box::new(Response::error(ErrorCode::Busy, text)));
+        return Ok(Err(Box::new(Response::error(ErrorCode::Busy, text))));
     }
-    Ok((Decision::Mount, Source::recorded(&user.path, &user.kind, &user.source, wish)))
+    Ok(pools::grant(store, wish, users)?.map(|access| {
+        let known = Source::recorded(&user.path, &user.kind, &user.source, wish);
+        (Decision::Mount, Source { access, ..known })
+    }))
 }
 
 /// The job's last operation on the target whose outcome is unknown: the job may ask again for
@@ -169,7 +255,7 @@ fn unsettled(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Option<Operation>
     Ok(journal::find(store, &filter)?.into_iter().next())
 }
 
-fn no_active_mount(others: usize) -> Response {
+fn no_active_mount(others: u64) -> Response {
     let answer = Response::error(ErrorCode::NoActiveMount, "No active mount found for this job");
-    Response { unmounted: Some(false), active_mounts_remaining: Some(others as u64), ..answer }
+    Response { unmounted: Some(false), active_mounts_remaining: Some(others), ..answer }
 }

@@ -1,14 +1,14 @@
 //! The open ledger.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dms_cli::{Context, Failure, Settings, random_id};
 use dms_wire::{ErrorCode, Response};
 
-use crate::mysql::Mysql;
 use crate::owner::Owner;
 use crate::place::Place;
 use crate::schema;
+use crate::servers;
 use crate::sqlite::Sqlite;
 use crate::store::{Store, StoreError};
 use crate::takeover::settle_ended;
@@ -21,6 +21,8 @@ pub(crate) struct Ledger {
     pub(crate) store: Box<dyn Store>,
     pub(crate) id: String,
     pub(crate) owner: Owner,
+    /// When the operations of runs that have ended were last settled.
+    pub(crate) settled: Option<Instant>,
 }
 
 impl Ledger {
@@ -28,7 +30,7 @@ impl Ledger {
     pub(crate) fn open(settings: &Settings) -> Result<Self, Failure> {
         let (place, mut store, new_id) = connect(settings)?;
         let id = schema::open(&mut *store, &new_id).map_err(|why| failed(&place, &why))?;
-        Ok(Ledger { store, id, owner: Owner::ourselves()? })
+        Ok(Ledger { store, id, owner: Owner::ourselves(settings)?, settled: None })
     }
 
     /// Makes it, or what is missing of it.
@@ -64,6 +66,7 @@ impl Ledger {
         let mut ledger = Ledger::open(settings)?;
         settle_ended(&mut *ledger.store, &ledger.owner)
             .context("unable to settle", "the ledger")?;
+        ledger.settled = Some(Instant::now());
         Ok(ledger)
     }
 }
@@ -78,7 +81,7 @@ fn connect(settings: &Settings) -> Result<(Place, Box<dyn Store>, String), Failu
             Box::new(Sqlite::open(path, patience).map_err(|why| failed(&place, &why))?)
         }
         Place::Mysql(server) => {
-            Box::new(Mysql::open(server, patience).map_err(|why| failed(&place, &why))?)
+            servers::open(server, patience).map_err(|why| failed(&place, &why))?
         }
     };
     let new_id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;

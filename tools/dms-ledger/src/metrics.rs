@@ -1,174 +1,132 @@
 //! `metrics`: the ledger in numbers, in Prometheus' text format.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+
+use dms_cli::{Family, Label, since_1970};
 
 use crate::bindings;
 use crate::store::{Result, Store};
-use crate::totals::{self, Kind, Total};
-
-/// A metric and its samples.
-struct Family {
-    name: &'static str,
-    kind: &'static str,
-    help: &'static str,
-    /// What stands between name and value, and the value.
-    samples: Vec<(String, String)>,
-}
+use crate::totals::{self, Kind, Total, Totals};
 
 /// All of it.
 pub(crate) fn text(store: &mut dyn Store, ledger: &str) -> Result<String> {
     let totals = totals::read(store)?;
     let mut info = Family::new("dms_ledger_info", "gauge", "The ledger; always 1.");
     info.add("", &[("ledger", ledger), ("version", env!("CARGO_PKG_VERSION"))], 1);
-    let mut families = vec![info, active(store)?];
+    let mut families = vec![info];
+    families.extend(active(store)?);
     families.extend(counted(&totals));
     families.extend(timed(&totals));
     Ok(families.iter().map(Family::text).collect())
 }
 
-fn active(store: &mut dyn Store) -> Result<Family> {
+/// How many use what, and for how long.
+fn active(store: &mut dyn Store) -> Result<[Family; 2]> {
     let help = "Jobs that use a target on a host.";
-    let mut family = Family::new("dms_active_mounts", "gauge", help);
+    let mut users = Family::new("dms_active_mounts", "gauge", help);
+    let help = "How long ago the job mounted that has used a target on a host for longest.";
+    let mut oldest = Family::new("dms_oldest_binding_seconds", "gauge", help);
+    let now = store.now()?.text;
     for row in bindings::count_users(store)? {
         let (host, target) = (row.text(0).unwrap_or_default(), row.text(1).unwrap_or_default());
-        let users = row.int(2).unwrap_or_default();
-        family.add("", &[("host", &host), ("target", &target)], users);
+        let labels = [("host", &*host), ("target", &*target)];
+        users.add("", &labels, row.int(2).unwrap_or_default());
+        let since = row.text(3).and_then(|since| since_1970(&since));
+        if let (Some(now), Some(since)) = (since_1970(&now), since) {
+            let seconds = now.saturating_sub(since).as_secs();
+            oldest.add("", &labels, i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
     }
-    Ok(family)
+    Ok([users, oldest])
 }
 
 /// How many operations came to what.
-fn counted(totals: &totals::Totals) -> [Family; 4] {
+fn counted(totals: &Totals) -> [Family; 4] {
+    let is_open = |kind: &Kind| kind.status == "pending" || kind.status == "unsettled";
     let mut done = Family::new(
         "dms_operations_total",
         "counter",
         "Operations that have ended, by action, status and error code.",
     );
+    count(&mut done, totals, &["host", "action", "status", "error_code"], |kind| !is_open(kind));
     let mut open = Family::new(
         "dms_operations_open",
         "gauge",
         "Operations that are pending, or whose outcome is unknown.",
     );
+    count(&mut open, totals, &["host", "status"], is_open);
     let mut skipped = Family::new(
         "dms_unmounts_skipped_total",
         "counter",
         "Jobs that left a target that others use: nothing was unmounted.",
     );
+    count(&mut skipped, totals, &["host"], |kind| {
+        kind.decision == "release" && kind.status == "success"
+    });
     let mut timeouts = Family::new(
         "dms_lock_timeouts_total",
         "counter",
-        "Operations that others were in the way of for too long.",
+        "Operations that waited for locks, or for others, in vain.",
     );
-    let (mut of_done, mut of_open) = (BTreeMap::new(), BTreeMap::new());
-    let (mut of_skipped, mut of_timeouts) = (BTreeMap::new(), BTreeMap::new());
-    for (kind, total) in totals {
-        let Kind { host, action, decision, status, error_code } = kind;
-        let count = total.operations;
-        if status == "pending" || status == "unsettled" {
-            *of_open.entry([("host", host), ("status", status)]).or_insert(0) += count;
-            continue;
-        }
-        let labels =
-            [("host", host), ("action", action), ("status", status), ("error_code", error_code)];
-        *of_done.entry(labels).or_insert(0) += count;
-        if decision == "release" && status == "success" {
-            *of_skipped.entry([("host", host)]).or_insert(0) += count;
-        }
-        if error_code == "lock_timeout" {
-            *of_timeouts.entry([("host", host)]).or_insert(0) += count;
-        }
-    }
-    done.add_all(of_done);
-    open.add_all(of_open);
-    skipped.add_all(of_skipped);
-    timeouts.add_all(of_timeouts);
+    count(&mut timeouts, totals, &["host"], |kind| kind.error_code == "lock_timeout");
     [done, open, skipped, timeouts]
 }
 
 /// How long they took, and how long they waited before.
-fn timed(totals: &totals::Totals) -> [Family; 2] {
+fn timed(totals: &Totals) -> [Family; 2] {
     let mut took = Family::new(
         "dms_operation_seconds",
         "summary",
         "From plan to record, of operations that succeeded, by what was done.",
     );
+    for (labels, total) in sum(totals, &["host", "decision"], |kind| kind.status == "success") {
+        took.add_summary(&labels, total.operations, total.took);
+    }
     let mut waited = Family::new(
         "dms_lock_wait_seconds",
         "summary",
-        "How long operations waited for others on the same target and host.",
+        "How long operations waited for locks, and for others on the same target and host.",
     );
-    let mut of_took: BTreeMap<[(&str, &String); 2], Total> = BTreeMap::new();
-    let mut of_waited: BTreeMap<[(&str, &String); 2], Total> = BTreeMap::new();
-    for (kind, total) in totals.iter().filter(|(kind, _)| kind.status != "pending") {
-        let by_action = [("host", &kind.host), ("action", &kind.action)];
-        of_waited.entry(by_action).or_default().add(*total);
-        if kind.status == "success" {
-            let by_decision = [("host", &kind.host), ("decision", &kind.decision)];
-            of_took.entry(by_decision).or_default().add(*total);
-        }
-    }
-    for (labels, total) in of_took {
-        took.add_summary(&labels, total.operations, total.took);
-    }
-    for (labels, total) in of_waited {
+    for (labels, total) in sum(totals, &["host", "action"], |kind| kind.status != "pending") {
         waited.add_summary(&labels, total.operations, total.waited);
     }
     [took, waited]
 }
 
-impl Family {
-    fn new(name: &'static str, kind: &'static str, help: &'static str) -> Family {
-        Family { name, kind, help, samples: Vec::new() }
-    }
-
-    fn add(&mut self, suffix: &str, labels: &[(&str, impl AsRef<str>)], value: i64) {
-        self.samples.push((format!("{suffix}{}", written(labels)), value.to_string()));
-    }
-
-    fn add_all<const N: usize>(&mut self, counts: BTreeMap<[(&str, &String); N], i64>) {
-        for (labels, count) in counts {
-            self.add("", &labels, count);
-        }
-    }
-
-    fn add_summary(&mut self, labels: &[(&str, &String)], count: i64, millis: i64) {
-        let seconds = format!("{}.{:03}", millis / 1000, millis.rem_euclid(1000));
-        self.samples.push((format!("_sum{}", written(labels)), seconds));
-        self.add("_count", labels, count);
-    }
-
-    fn text(&self) -> String {
-        let Family { name, kind, help, samples } = self;
-        let mut text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
-        for (behind_name, value) in samples {
-            // A string takes all.
-            let _ = writeln!(text, "{name}{behind_name} {value}");
-        }
-        text
+/// The operations of such kinds, told apart by these labels only.
+fn count(
+    family: &mut Family,
+    totals: &Totals,
+    labels: &[&'static str],
+    is_meant: impl Fn(&Kind) -> bool,
+) {
+    for (labels, total) in sum(totals, labels, is_meant) {
+        family.add("", &labels, total.operations);
     }
 }
 
-/// `{name="value",...}`, with the escapes of the format.
-fn written(labels: &[(&str, impl AsRef<str>)]) -> String {
-    let escaped =
-        |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    let labels: Vec<String> = (labels.iter())
-        .map(|(name, value)| format!("{name}=\"{}\"", escaped(value.as_ref())))
-        .collect();
-    format!("{{{}}}", labels.join(","))
+/// What operations of such kinds add up to, told apart by these labels only.
+fn sum<'a>(
+    totals: &'a Totals,
+    labels: &[&'static str],
+    is_meant: impl Fn(&Kind) -> bool,
+) -> BTreeMap<Vec<Label<'a>>, Total> {
+    let mut sums: BTreeMap<Vec<Label<'a>>, Total> = BTreeMap::new();
+    for (kind, total) in totals.iter().filter(|(kind, _)| is_meant(kind)) {
+        let labels = labels.iter().map(|name| (*name, kind.label(name))).collect();
+        sums.entry(labels).or_default().add(*total);
+    }
+    sums
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_escaped_and_seconds_are_decimal() {
-        let mut family = Family::new("x", "summary", "What it is.");
-        family.add_summary(&[("target", &"a\"b\\c\n".to_owned())], 2, 1005);
-        let want = "# HELP x What it is.\n# TYPE x summary\n\
-                    x_sum{target=\"a\\\"b\\\\c\\n\"} 1.005\nx_count{target=\"a\\\"b\\\\c\\n\"} 2\n";
-        assert_eq!(family.text(), want);
+impl Kind {
+    fn label(&self, name: &str) -> &str {
+        match name {
+            "host" => &self.host,
+            "action" => &self.action,
+            "decision" => &self.decision,
+            "status" => &self.status,
+            _ => &self.error_code,
+        }
     }
 }

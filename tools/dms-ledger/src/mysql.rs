@@ -19,6 +19,10 @@ const SESSION: [&str; 2] = [
      sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
 ];
 
+/// What time it is on the server: for leases, and for the columns that people read.
+const NOW: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), \
+                   LEFT(DATE_FORMAT(NOW(3), '%Y-%m-%d %H:%i:%s.%f'), 23)";
+
 /// How long two who make the tables at once wait for each other, in seconds.
 const SCHEMA_LOCK: &str = "SELECT GET_LOCK(CONCAT('dms-ledger.', DATABASE()), 30)";
 const SCHEMA_UNLOCK: &str = "SELECT RELEASE_LOCK(CONCAT('dms-ledger.', DATABASE()))";
@@ -71,12 +75,7 @@ impl Mysql {
 
 impl Store for Mysql {
     fn now(&mut self) -> Result<Now> {
-        const NOW: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), \
-                           LEFT(DATE_FORMAT(NOW(3), '%Y-%m-%d %H:%i:%s.%f'), 23)";
-        let row: Option<(i64, String)> = self.run(|connection| connection.exec_first(NOW, ()))?;
-        let (millis, text) =
-            row.ok_or_else(|| StoreError::Failed("the server does not tell the time".into()))?;
-        Ok(Now { millis, text })
+        self.run(|connection| connection.exec_first(NOW, ())).and_then(read_now)
     }
 
     fn text_of(&mut self, millis: i64) -> Result<String> {
@@ -86,10 +85,26 @@ impl Store for Mysql {
         text.ok_or_else(|| StoreError::Failed("the server knows no such moment".into()))
     }
 
-    fn begin(&mut self) -> Result<()> {
-        self.run(|connection| connection.query_drop("START TRANSACTION"))?;
-        self.in_transaction = true;
-        Ok(())
+    fn begin(&mut self) -> Result<Now> {
+        // One round trip for both.
+        let begin = format!("START TRANSACTION; {NOW}");
+        let begun = self.run(|connection| {
+            let mut sets = connection.query_iter(&begin)?;
+            let mut last = None;
+            while let Some(set) = sets.iter() {
+                for row in set {
+                    last = Some(row?);
+                }
+            }
+            Ok(last)
+        });
+        let now = begun.and_then(|row| read_now(row.map(mysql::from_row)));
+        match now {
+            Ok(_) => self.in_transaction = true,
+            // It may have begun all the same.
+            Err(_) => self.connection = None,
+        }
+        now
     }
 
     fn commit(&mut self) -> Result<()> {
@@ -128,6 +143,30 @@ impl Store for Mysql {
         let rows: Vec<mysql::Row> =
             self.run(|connection| connection.exec(sql, positional(params)))?;
         Ok(rows.into_iter().map(|row| Row(row.unwrap().into_iter().map(value).collect())).collect())
+    }
+
+    fn execute_alone(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
+        trace_statement(sql);
+        let done = self.connect()?.exec_drop(sql, positional(params));
+        match done {
+            Ok(()) => Ok(self.connect()?.affected_rows()),
+            Err(why) if is_lost(&why) => {
+                self.connection = None;
+                Err(StoreError::Lost(error(&why).to_string()))
+            }
+            Err(why) => Err(error(&why)),
+        }
+    }
+
+    fn count_fence(&mut self, target: &str, host: &str) -> Result<Option<i64>> {
+        const COUNT: &str = "UPDATE backup_target_mount_fences SET seq = LAST_INSERT_ID(seq + 1) \
+                             WHERE backup_target_id = ? AND host = ?";
+        trace_statement(COUNT);
+        self.run(|connection| {
+            connection.exec_drop(COUNT, (target, host))?;
+            let seq = i64::try_from(connection.last_insert_id()).unwrap_or(i64::MAX);
+            Ok((connection.affected_rows() > 0).then_some(seq))
+        })
     }
 
     fn tables(&mut self) -> Result<Vec<String>> {
@@ -199,6 +238,12 @@ fn options(server: &Server, patience: Duration) -> Opts {
         ));
     }
     options.into()
+}
+
+fn read_now(row: Option<(i64, String)>) -> Result<Now> {
+    let (millis, text) =
+        row.ok_or_else(|| StoreError::Failed("the server does not tell the time".into()))?;
+    Ok(Now { millis, text })
 }
 
 fn positional(params: &[Value]) -> Params {

@@ -1,8 +1,8 @@
 //! Who carries an operation out, and whether they still can.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use dms_cli::{Context, Failure, boot_id, node_name};
+use dms_cli::{Context, Failure, Settings, boot_id, node_name};
 use dms_flock::life;
 
 /// A run of a pipeline: this host, this boot of it, and the life lock that all its stages hold.
@@ -12,22 +12,58 @@ pub(crate) struct Owner {
     pub(crate) boot: String,
     /// `None` where no dms-lock started us: then only the lease says when we are gone.
     pub(crate) life: Option<String>,
+    /// Where the life locks of this host are.
+    pub(crate) lives: PathBuf,
     /// Whether we are about to begin a request in a run that has one at a time: then the one
     /// before is over.
     pub(crate) one_at_a_time: bool,
 }
 
+/// What can be told of somebody who keeps a job's use of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    Alive,
+    Ended,
+    /// It is on another host, or holds its life lock where we do not look.
+    Unseen,
+}
+
 impl Owner {
     /// Ourselves.
-    pub(crate) fn ourselves() -> Result<Self, Failure> {
+    pub(crate) fn ourselves(settings: &Settings) -> Result<Self, Failure> {
         let boot = boot_id().context("unable to read", "/proc/sys/kernel/random/boot_id")?;
         let life = std::env::var(life::VARIABLE).ok().filter(|path| Path::new(path).is_absolute());
-        Ok(Owner { host: node_name(), boot, life, one_at_a_time: false })
+        let lives = settings.lock_dir.join("life");
+        Ok(Owner { host: node_name(), boot, life, lives, one_at_a_time: false })
     }
 
     /// Ourselves, as the stage that begins the requests of its run.
     pub(crate) fn beginning_requests(self) -> Self {
         Owner { one_at_a_time: life::is_one_at_a_time(), ..self }
+    }
+
+    /// Looks for the keeper of a binding. What a requester calls a life lock is opened only if it is
+    /// where ours are: to open a file may have effects.
+    pub(crate) fn look_for(&self, keeper: &dms_wire::Owner) -> Sight {
+        let life = Path::new(&keeper.life);
+        let is_ours = life.parent() == Some(&*self.lives) && life.file_name().is_some();
+        if keeper.host != self.host {
+            return Sight::Unseen;
+        }
+        if keeper.boot != self.boot {
+            return Sight::Ended;
+        }
+        if !is_ours {
+            return Sight::Unseen;
+        }
+        match life::has_ended(life) {
+            Ok(true) => Sight::Ended,
+            Ok(false) => Sight::Alive,
+            Err(why) => {
+                log::warn!("unable to look at life lock {}: {why}", keeper.life);
+                Sight::Unseen
+            }
+        }
     }
 
     /// Whether `attempt` can be known, by us and without a clock, to have no future: the host of
@@ -65,7 +101,8 @@ mod tests {
 
     fn owner(boot: &str, life: Option<&str>) -> Owner {
         let life = life.map(str::to_owned);
-        Owner { host: "a".into(), boot: boot.into(), life, one_at_a_time: false }
+        let lives = "/nonexistent/life".into();
+        Owner { host: "a".into(), boot: boot.into(), life, lives, one_at_a_time: false }
     }
 
     #[test]
@@ -99,5 +136,24 @@ mod tests {
         let serial = Owner { one_at_a_time: true, ..me };
         assert!(serial.knows_ended(&serial, "op"));
         drop(held);
+    }
+
+    #[test]
+    fn the_keeper_of_a_binding_is_looked_for_only_where_it_can_be_seen() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let life = life::Life::begin(dir.path(), dms_flock::Access::Owner, "x")
+            .expect("a temporary directory");
+        let me = Owner { lives: dir.path().join("life"), ..owner("1", None) };
+        let path = life.path().display().to_string();
+        let keeper = dms_wire::Owner { host: "a".into(), boot: "1".into(), life: path };
+        assert_eq!(me.look_for(&keeper), Sight::Alive);
+        let elsewhere = dms_wire::Owner { life: "/dev/null".into(), ..keeper.clone() };
+        assert_eq!(me.look_for(&elsewhere), Sight::Unseen);
+        let of_another_host = dms_wire::Owner { host: "b".into(), ..keeper.clone() };
+        assert_eq!(me.look_for(&of_another_host), Sight::Unseen);
+        let before = dms_wire::Owner { boot: "0".into(), ..keeper.clone() };
+        assert_eq!(me.look_for(&before), Sight::Ended);
+        drop(life);
+        assert_eq!(me.look_for(&keeper), Sight::Ended);
     }
 }

@@ -10,6 +10,7 @@ use dms_wire::{Action, Deadline, Decision, ErrorCode, Plan, Response};
 use crate::decide::{Source, decide};
 use crate::journal::{self, Opening, Operation};
 use crate::owner::Owner;
+use crate::pools;
 use crate::repeat::{self, Repeat};
 use crate::store::{Result, Store, StoreError, pause, transaction};
 use crate::takeover::settle_ended;
@@ -23,6 +24,8 @@ pub(crate) struct Planner {
     pub(crate) mount_base: String,
     /// How long one request may take, all in all.
     pub(crate) bound: Duration,
+    /// Whether the operations of runs that have ended were settled just now.
+    pub(crate) is_settled: bool,
 }
 
 /// The result: a plan, or the answer to give at once.
@@ -56,7 +59,7 @@ impl Planner {
         wish: &Wish<'_>,
         seen: Option<&Operation>,
     ) -> Result<Planned> {
-        let planned = transaction(store, |store, now| decide(store, wish, seen, now));
+        let planned = transaction(store, |store, now| decide(store, wish, seen, &self.owner, now));
         if let Err(why) = &planned {
             let answer = match why {
                 StoreError::Foreign(why) => unknown_key(wish, why),
@@ -96,9 +99,47 @@ impl Planner {
             path: known.path,
             kind: known.kind,
             source: known.source,
+            access: known.access,
             action: wish.action,
             decision,
             boot: None,
+            owner: wish.request.owner.clone().filter(|_| wish.action == Action::Mount),
+        }
+    }
+
+    /// Notes a request that got no locks: nothing was done. False: it is on record already.
+    pub(crate) fn note_unlocked(
+        &self,
+        store: &mut dyn Store,
+        wish: &Wish<'_>,
+        answer: &Response,
+        waited: Duration,
+    ) -> Result<bool> {
+        let opening = Opening { waited: millis(waited), ..self.opening(wish, Duration::ZERO) };
+        match journal::give_up(store, &opening, answer) {
+            Ok(()) => Ok(true),
+            Err(StoreError::Duplicate) => Ok(false),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// The operation that the wish is about to become.
+    fn opening<'a>(&'a self, wish: &'a Wish<'_>, lease: Duration) -> Opening<'a> {
+        Opening {
+            id: wish.id.as_str(),
+            target: wish.target.as_str(),
+            job: wish.job,
+            host: wish.host.as_str(),
+            action: wish.action,
+            path: (wish.action == Action::Mount).then_some(wish.path.as_str()),
+            kind: wish.request.target.kind,
+            source: wish.request.target.source(),
+            // What is there to be exported, the bindings say.
+            access: wish.request.target.access().filter(|_| wish.action != Action::Unmount),
+            request: wish.request,
+            owner: &self.owner,
+            lease: millis(lease),
+            waited: millis(wish.request.lock_wait),
         }
     }
 
@@ -107,27 +148,22 @@ impl Planner {
     fn reserve(&self, store: &mut dyn Store, wish: &Wish<'_>, end: Deadline) -> Result<Reserved> {
         // The act is bounded by what is left; twice that, and a minute for the stages around it.
         let lease = end.left() * 2 + Duration::from_secs(60);
-        let is_mount = wish.action == Action::Mount;
-        let mut opening = Opening {
-            id: wish.id.as_str(),
-            target: wish.target.as_str(),
-            job: wish.job,
-            host: wish.host.as_str(),
-            action: wish.action,
-            path: is_mount.then_some(wish.path.as_str()),
-            kind: wish.request.target.kind,
-            source: wish.request.target.source(),
-            request: wish.request,
-            owner: &self.owner,
-            lease: millis(lease),
-            waited: 0,
-        };
+        let mut opening = self.opening(wish, lease);
+        let waited = opening.waited;
         let begun = Instant::now();
         let mut wait = Duration::from_millis(2);
+        let mut is_settled = self.is_settled;
         loop {
-            settle_ended(store, &self.owner)?;
-            opening.waited = millis(begun.elapsed());
+            if !is_settled {
+                settle_ended(store, &self.owner)?;
+            }
+            opening.waited = waited.saturating_add(millis(begun.elapsed()));
             match journal::open(store, &opening) {
+                // What is in the way may have ended.
+                Err(StoreError::Duplicate) if is_settled => {
+                    is_settled = false;
+                    continue;
+                }
                 Err(StoreError::Duplicate) => {}
                 Err(why) => return Err(why),
                 Ok(()) => return Ok(Reserved::Ours(None)),
@@ -206,10 +242,17 @@ fn still_pending(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Response> {
             ..journal::Filter::default()
         },
     )?;
-    let by = other.first().map_or_else(
-        || format!("a mount at {} is pending", wish.path),
-        |other| format!("operation {} of job {} is pending", other.id, other.job),
-    );
+    let by = match (other.first(), pools::writer(store, wish)?) {
+        (Some(other), _) => format!("operation {} of job {} is pending", other.id, other.job),
+        (None, Some(other)) => format!(
+            "operation {} of job {} on pool {} is pending on {}",
+            other.id,
+            other.job,
+            other.source.unwrap_or_default(),
+            other.host
+        ),
+        (None, None) => format!("a mount at {} is pending", wish.path),
+    };
     let text = format!("timeout: gave up waiting for {} on {}: {by}", wish.target, wish.host);
     Ok(Response::error(ErrorCode::LockTimeout, text))
 }

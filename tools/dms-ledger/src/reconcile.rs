@@ -10,6 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::bindings::{self, Binding};
 use crate::journal::{self, Operation};
+use crate::owner::{Owner, Sight};
+use crate::pools;
 use crate::store::{Result, Store, transaction};
 use crate::survey::{Mounted, Survey};
 use crate::tidy;
@@ -21,6 +23,8 @@ struct Target<'a> {
     /// The latest operation on it that nobody knows the outcome of.
     unsettled: Option<&'a Operation>,
     mounted: Option<&'a Mounted>,
+    /// Whether somebody's keeper has ended, and only the request can let it go.
+    is_unkept: bool,
 }
 
 /// What there is to do for a target.
@@ -33,28 +37,46 @@ pub(crate) enum Finding {
 
 /// Releases the bindings that an earlier boot of the node has ended; returns them.
 pub(crate) fn end_earlier_boots(store: &mut dyn Store, survey: &Survey) -> Result<Vec<Binding>> {
-    let booted = match survey.uptime {
-        Some(uptime) => Some(tidy::moment(store, uptime)?),
-        None => None,
-    };
-    let is_older = |binding: &Binding| match (binding.touched(), &booted) {
-        (Some(touched), Some(booted)) => touched < booted.as_str(),
-        _ => false,
-    };
-    let is_over = |binding: &Binding| match (&binding.boot, &survey.boot) {
+    let booted = tidy::moment(store, survey.uptime)?;
+    let is_older =
+        |binding: &Binding| binding.touched().is_some_and(|touched| touched < booted.as_str());
+    let is_over = |binding: &Binding| match &binding.boot {
         // A list may be older than the boot that a job has mounted in since.
-        (Some(then), Some(now)) => {
-            then != now && (is_older(binding) || survey.of(&binding.target).is_none())
+        Some(then) => {
+            let is_there = survey.of(&binding.target).is_some();
+            // Nor may another host be let into a pool that something has imported since.
+            let is_older = is_older(binding) && !pools::may_write(binding);
+            *then != survey.boot && (is_older || !is_there)
         }
         // The clocks of two hosts tell, and they may be wrong: not while it is mounted.
-        (None, _) => is_older(binding) && survey.of(&binding.target).is_none(),
-        (Some(_), None) => false,
+        None => is_older(binding) && survey.of(&binding.target).is_none(),
     };
     let mut over = active(store, survey)?;
     over.retain(is_over);
+    release(store, &over)
+}
+
+/// Releases the bindings whose keepers can be seen to have ended; returns them.
+pub(crate) fn end_unkept(
+    store: &mut dyn Store,
+    survey: &Survey,
+    me: &Owner,
+) -> Result<Vec<Binding>> {
+    let mut over = active(store, survey)?;
+    over.retain(|binding| is_unkept(binding, me));
+    // As long as its pool is imported, no other host may be let in: what exports it lets it go.
+    over.retain(|binding| !pools::may_write(binding) || survey.of(&binding.target).is_none());
+    release(store, &over)
+}
+
+fn is_unkept(binding: &Binding, me: &Owner) -> bool {
+    binding.owner.as_ref().is_some_and(|keeper| me.look_for(keeper) == Sight::Ended)
+}
+
+fn release(store: &mut dyn Store, over: &[Binding]) -> Result<Vec<Binding>> {
     transaction(store, |store, now| {
         let mut ended = Vec::new();
-        for binding in &over {
+        for binding in over {
             if bindings::release_as_seen(store, binding, now)? {
                 ended.push(binding.clone());
             }
@@ -68,6 +90,7 @@ pub(crate) fn end_earlier_boots(store: &mut dyn Store, survey: &Survey) -> Resul
 pub(crate) fn compare(
     store: &mut dyn Store,
     survey: &Survey,
+    me: &Owner,
     take_unknown: bool,
 ) -> Result<Vec<Finding>> {
     let bindings = active(store, survey)?;
@@ -85,9 +108,11 @@ pub(crate) fn compare(
         .collect();
     let mut findings = Vec::new();
     for id in ids {
+        let users: Vec<&Binding> = bindings.iter().filter(|binding| binding.target == id).collect();
         let target = Target {
             id,
-            users: bindings.iter().filter(|binding| binding.target == id).collect(),
+            is_unkept: users.iter().any(|user| is_unkept(user, me)),
+            users,
             unsettled: unsettled.iter().find(|operation| operation.target == id),
             mounted: survey.of(id),
         };
@@ -140,13 +165,15 @@ impl Target<'_> {
         Ok(Some(Finding::Request(request)))
     }
 
-    /// Used, mounted where the ledger has it, with somebody behind it, and nothing open.
+    /// Used by jobs that live, mounted where the ledger has it, with somebody behind it, and nothing
+    /// open.
     fn is_as_it_should_be(&self) -> bool {
         let in_its_place = |mounted: &Mounted| {
             let elsewhere = |path: &String| *path != mounted.path;
             !self.users.iter().filter_map(|user| user.path.as_ref()).any(elsewhere)
         };
         self.unsettled.is_none()
+            && !self.is_unkept
             && !self.users.is_empty()
             && self.mounted.is_some_and(|mounted| mounted.is_served() && in_its_place(mounted))
     }
@@ -167,7 +194,10 @@ impl Target<'_> {
     /// The request to settle it. What is mounted there, the last mount's own request says best.
     fn request(&self, store: &mut dyn Store, survey: &Survey) -> Result<Map<String, Value>> {
         let mut target = Map::new();
-        for user in &self.users {
+        // A pool is imported as whoever wants most of it has asked.
+        let (most, least): (Vec<&Binding>, Vec<&Binding>) =
+            self.users.iter().partition(|user| pools::may_write(user));
+        for user in most.into_iter().chain(least) {
             if let Some(asked) = journal::last_mount(store, user)? {
                 target = asked;
                 break;
@@ -183,6 +213,10 @@ impl Target<'_> {
             .or(self.unsettled.and_then(|operation| operation.path.clone()));
         let kind = kind.or(mounted.and_then(|mounted| mounted.kind.clone()));
         let source = source.or(mounted.and_then(|mounted| mounted.remembered().cloned()));
+        // A pool may be imported, and not be seen among what is mounted.
+        let pool = self.unsettled.filter(|operation| operation.may_write_to_pool());
+        let kind = kind.or(pool.and_then(|operation| operation.kind.clone()));
+        let source = source.or(pool.and_then(|operation| operation.source.clone()));
         let place = if kind.as_deref() == Some("s3") { "secret_ref" } else { "filesystem_export" };
         for (name, value) in
             [("type", kind), (place, source), ("filesystem_export_mount_path", path)]

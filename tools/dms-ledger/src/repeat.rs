@@ -55,9 +55,10 @@ pub(crate) fn of(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
     }
     let recorded = seen.response.as_deref().map(|text| Response::parse(text.as_bytes()));
     match recorded {
-        // Nobody was there to do it, or somebody was in the way; it may be otherwise now.
+        // Nobody was there to do it, somebody was in the way, or the database failed before it was
+        // planned; it may be otherwise now.
         Some(Ok(Response {
-            error_code: Some(ErrorCode::NoListener | ErrorCode::LockTimeout),
+            error_code: Some(ErrorCode::NoListener | ErrorCode::LockTimeout | ErrorCode::Database),
             ..
         })) => again_unless_gone_on(store, wish, seen),
         Some(Ok(response)) => Ok(answer(response)),
@@ -92,8 +93,8 @@ fn again_unless_gone_on(store: &mut dyn Store, wish: &Wish<'_>, seen: Operation)
 /// A mount is answered "yes" again only while the job still uses the target, and only after
 /// another look at the kernel.
 fn look_again_if_bound(store: &mut dyn Store, wish: &Wish<'_>) -> Result<Repeat> {
-    let users = bindings::users(store, wish.target.as_str(), wish.host.as_str())?;
-    if users.iter().any(|binding| binding.job == i64::from(wish.job)) {
+    let (target, host) = (wish.target.as_str(), wish.host.as_str());
+    if bindings::of_job(store, wish.job, target, host)?.is_some() {
         return Ok(Repeat::LookAgain);
     }
     let text = format!("request {} was carried out, and job {} has left since", wish.id, wish.job);

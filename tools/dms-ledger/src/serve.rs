@@ -1,11 +1,13 @@
 //! `plan` and `commit` as line filters: for each line in, one line out, until the end.
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
 use dms_cli::{Context, Exit, Failure, Settings, random_id};
 use dms_flock::life;
 use dms_wire::{
-    ErrorCode, Invalid, Line, Lines, MAX_LINE, MAX_REQUEST, Plan, Request, Response, write_json,
+    ErrorCode, Invalid, Line, Lines, LockTimeout, MAX_LINE, MAX_REQUEST, Plan, Request, Response,
+    write_json,
 };
 use serde_json::{Map, Value};
 
@@ -15,6 +17,10 @@ use crate::owner::{Owner, attempt};
 use crate::plan::{Planned, Planner, withdraw};
 use crate::store::StoreError;
 use crate::wish::Wish;
+
+/// For so long after it was done, operations of ended runs are settled only where they are in the
+/// way: to look for them takes a round trip, and a look at the life lock of everybody who works.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Request lines in, requests with plans out.
 pub(crate) fn plan(settings: &Settings, mut output: impl Write) -> Result<Exit, Failure> {
@@ -26,7 +32,10 @@ pub(crate) fn plan(settings: &Settings, mut output: impl Write) -> Result<Exit, 
     while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let request = match &line {
             Line::TooLong => Err(Response::too_long()),
-            Line::Text(text) => Request::parse(text).map_err(|why| Response::invalid(&why)),
+            Line::Text(text) => match LockTimeout::parse(text) {
+                Some(timeout) => Err(note_timeout(&mut ledger, settings, timeout)),
+                None => Request::parse(text).map_err(|why| Response::invalid(&why)),
+            },
         };
         let planned = request.and_then(|request| {
             let ledger = ledger.get()?;
@@ -60,21 +69,52 @@ pub(crate) fn plan_one(
 /// The request's line for the act stage, or the answer to give at once.
 type PlannedLine = Result<(Plan, Map<String, Value>), Response>;
 
+impl Planner {
+    fn new(ledger: &Ledger, owner: Owner, settings: &Settings) -> Planner {
+        Planner {
+            ledger: ledger.id.clone(),
+            owner,
+            mount_base: settings.mount_base().to_owned(),
+            bound: settings.request_timeout,
+            is_settled: ledger.settled.is_some_and(|settled| settled.elapsed() < SETTLED),
+        }
+    }
+
+    fn wish<'a>(&self, request: &'a Request) -> Result<Wish<'a>, Response> {
+        let new_id = random_id();
+        let new_id = new_id.map_err(|why| internal(&format!("no id for the operation: {why}")))?;
+        Wish::check(request, &self.mount_base, &new_id).map_err(|why| Response::invalid(&why))
+    }
+}
+
+/// A request that dms-lock got no locks for: its caller has been told, and the journal says so, too.
+/// Returns what the caller was told.
+fn note_timeout(ledger: &mut Opened<'_>, settings: &Settings, timeout: LockTimeout) -> Response {
+    let LockTimeout { answer, request, waited } = timeout;
+    let noted = ledger.get().and_then(|ledger| {
+        let planner = Planner::new(ledger, ledger.owner.clone(), settings);
+        let wish = planner.wish(&request)?;
+        let noted = planner.note_unlocked(&mut *ledger.store, &wish, &answer, waited);
+        noted.map_err(|why| database(&why))
+    });
+    if let Err(Response { error_msg: Some(why), .. }) = noted {
+        log::warn!("a lock that was waited for in vain is not in the journal: {why}");
+    }
+    answer
+}
+
 fn plan_request(
     ledger: &mut Ledger,
     owner: Owner,
     settings: &Settings,
     request: &Request,
 ) -> PlannedLine {
-    let new_id = random_id().map_err(|why| internal(&format!("no id for the operation: {why}")))?;
-    let planner = Planner {
-        ledger: ledger.id.clone(),
-        owner,
-        mount_base: settings.mount_base().to_owned(),
-        bound: settings.request_timeout,
-    };
-    let wish = Wish::check(request, &planner.mount_base, &new_id)
-        .map_err(|why| Response::invalid(&why))?;
+    let planner = Planner::new(ledger, owner, settings);
+    if !planner.is_settled {
+        ledger.settled = Some(Instant::now());
+    }
+    let wish = planner.wish(request)?;
+    let _about = dms_cli::about(&request.about(Some(wish.id.as_str())));
     match planner.plan(&mut *ledger.store, &wish) {
         Ok(Planned::Plan(plan)) => {
             let line = request.with_plan(&plan);
@@ -166,6 +206,7 @@ fn commit_one(ledger: &mut Opened<'_>, line: &[u8]) -> Response {
         }
         return internal("the act stage lost the plan: nothing was recorded");
     };
+    let _about = dms_cli::about(&plan.about());
     if !plan.is_consistent() {
         return internal("the plan's action and decision disagree: nothing was recorded");
     }

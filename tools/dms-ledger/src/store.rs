@@ -87,6 +87,9 @@ pub(crate) enum StoreError {
     Busy(String),
     /// It is not a ledger that this program can use; no time will mend that.
     Unusable(String),
+    /// The connection is gone, and nobody knows whether the statement counts that was a transaction
+    /// by itself.
+    Lost(String),
     /// Anything else, in the engine's words.
     Failed(String),
 }
@@ -98,6 +101,7 @@ impl fmt::Display for StoreError {
             StoreError::Foreign(why)
             | StoreError::Busy(why)
             | StoreError::Unusable(why)
+            | StoreError::Lost(why)
             | StoreError::Failed(why) => f.write_str(why),
         }
     }
@@ -119,13 +123,17 @@ pub(crate) trait Store {
     fn now(&mut self) -> Result<Now>;
     /// A moment, given as [`Now::millis`] is, in the words of [`Now::text`].
     fn text_of(&mut self, millis: i64) -> Result<String>;
-    /// Begins a transaction that will write.
-    fn begin(&mut self) -> Result<()>;
+    /// Begins a transaction that will write, and says what time it is.
+    fn begin(&mut self) -> Result<Now>;
     fn commit(&mut self) -> Result<()>;
     fn rollback(&mut self);
     /// Runs a statement; returns how many rows it changed.
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64>;
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>>;
+    /// Runs a statement that is a transaction by itself; returns how many rows it changed.
+    fn execute_alone(&mut self, sql: &str, params: &[Value]) -> Result<u64>;
+    /// Counts the fence of the target on the host up, and says where it is; `None`: it has none.
+    fn count_fence(&mut self, target: &str, host: &str) -> Result<Option<i64>>;
     /// The names of the tables that there are.
     fn tables(&mut self) -> Result<Vec<String>>;
     /// The names of a table's columns.
@@ -168,12 +176,8 @@ fn attempt<T>(
     store: &mut dyn Store,
     work: &mut impl FnMut(&mut dyn Store, &Now) -> Result<T>,
 ) -> Result<T> {
-    store.begin()?;
-    let outcome = match store.now() {
-        Ok(now) => work(store, &now),
-        Err(why) => Err(why),
-    };
-    match outcome {
+    let now = store.begin()?;
+    match work(store, &now) {
         Ok(value) => match store.commit() {
             Ok(()) => Ok(value),
             Err(why) => {

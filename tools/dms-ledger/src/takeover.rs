@@ -19,7 +19,9 @@ pub(crate) fn settle_ended(store: &mut dyn Store, me: &Owner) -> Result<()> {
     let millis = store.now()?.millis;
     for operation in operations {
         let attempt = attempt(&operation.id, operation.seq);
-        if me.knows_ended(&operation.owner, &attempt) || operation.lease_until < millis {
+        // A host that may write to a pool is not taken for dead by a clock.
+        let has_run_out = operation.lease_until < millis && !operation.may_write_to_pool();
+        if me.knows_ended(&operation.owner, &attempt) || has_run_out {
             take_over(store, &operation)?;
         }
     }

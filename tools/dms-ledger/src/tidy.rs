@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::bindings::{self, Binding};
 use crate::journal::{self, Operation};
-use crate::owner::{Owner, attempt};
+use crate::owner::{Owner, Sight, attempt};
+use crate::pools;
 use crate::store::{Result, Store, Value, params, transaction};
 use crate::takeover;
 use crate::totals;
@@ -38,10 +39,35 @@ pub(crate) fn forget(store: &mut dyn Store, filter: &bindings::Filter) -> Result
     })
 }
 
-/// Lets jobs go that will not say so themselves. What is mounted stays so until somebody looks.
-pub(crate) fn release(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Vec<Binding>> {
+/// Lets jobs go that will not say so themselves. What is mounted stays so until somebody looks; so
+/// a pool that their host may write to stays theirs.
+pub(crate) fn release(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Released> {
     transaction(store, |store, now| {
         let found = bindings::find(store, filter)?;
+        let (kept, found): (Vec<_>, Vec<_>) = found.into_iter().partition(pools::may_write);
+        for Binding { job, target, host, .. } in &found {
+            bindings::release(store, *job, target, host, now)?;
+        }
+        Ok(Released { found, kept })
+    })
+}
+
+/// What `release` came to.
+pub(crate) struct Released {
+    pub(crate) found: Vec<Binding>,
+    /// These only an operator who knows that the host is dead can let go.
+    pub(crate) kept: Vec<Binding>,
+}
+
+/// The operator says that the host is dead: nothing that it was about to do, or has done, counts.
+pub(crate) fn bury(
+    store: &mut dyn Store,
+    filter: &bindings::Filter,
+    host: &str,
+) -> Result<Vec<Binding>> {
+    transaction(store, |store, now| {
+        let found = bindings::find(store, filter)?;
+        journal::bury(store, host, filter.target.as_deref(), now)?;
         for Binding { job, target, host, .. } in &found {
             bindings::release(store, *job, target, host, now)?;
         }
@@ -67,7 +93,11 @@ pub(crate) fn find_stale(store: &mut dyn Store, me: &Owner, age: Duration) -> Re
     });
     let old =
         bindings::Filter { active_only: true, before: Some(before), ..bindings::Filter::default() };
-    let bindings = bindings::find(store, &old)?;
+    let mut bindings = bindings::find(store, &old)?;
+    let is_alive = |keeper: &_| me.look_for(keeper) == Sight::Alive;
+    bindings.retain(|binding| !binding.owner.as_ref().is_some_and(is_alive));
+    // However old: another host would be let in, beside one that may write.
+    bindings.retain(|binding| !pools::may_write(binding));
     Ok(Stale { operations, bindings })
 }
 

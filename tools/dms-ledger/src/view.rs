@@ -1,6 +1,6 @@
 //! What people and scripts ask the ledger: `status`, `list`, `history`.
 
-use dms_cli::Table;
+use dms_cli::{Column, Table};
 use serde_json::{Value, json};
 
 use crate::bindings::{self, Binding};
@@ -8,11 +8,56 @@ use crate::journal;
 use crate::store::{Result, Store};
 use crate::tidy::Stale;
 
+const STATUS: [Column; 8] = [
+    Column::plain("target"),
+    Column::plain("job"),
+    Column::plain("host"),
+    Column::state("mounted"),
+    Column::wide("deleted"),
+    Column::age("created"),
+    Column::age("updated"),
+    Column::rest("path"),
+];
+
+const STALE: [Column; 7] = [
+    Column::plain("what"),
+    Column::plain("target"),
+    Column::plain("job"),
+    Column::plain("host"),
+    Column::age("created"),
+    Column::age("updated"),
+    Column::rest("operation"),
+];
+
+const BINDINGS: [Column; 9] = [
+    Column::plain("target"),
+    Column::plain("type"),
+    Column::plain("job"),
+    Column::plain("host"),
+    Column::wide("mounted"),
+    Column::wide("access"),
+    Column::age("created"),
+    Column::wide("updated"),
+    Column::rest("path"),
+];
+
+const HISTORY: [Column; 10] = [
+    Column::age("created"),
+    Column::plain("target"),
+    Column::plain("job"),
+    Column::plain("host"),
+    Column::plain("action"),
+    Column::state("status"),
+    Column::wide("completed"),
+    Column::wide("operation"),
+    Column::wide("lock_wait_ms"),
+    Column::rest("message"),
+];
+
 /// The job's binding to the target, on one host or on all; mounted or not.
 pub(crate) fn status(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Option<Table>> {
     let found = bindings::find(store, filter)?;
-    let mut table =
-        Table::new(&["target", "job", "host", "mounted", "deleted", "path", "created", "updated"]);
+    let mut table = Table::new(&STATUS);
     for binding in &found {
         let Binding { target, job, host, mounted, deleted, path, .. } = binding;
         table.add(vec![
@@ -21,9 +66,9 @@ pub(crate) fn status(store: &mut dyn Store, filter: &bindings::Filter) -> Result
             json!(host),
             json!(mounted),
             json!(deleted),
-            json!(path),
             time(&binding.created),
             time(&binding.updated),
+            json!(path),
         ]);
     }
     Ok((!found.is_empty()).then_some(table))
@@ -36,8 +81,7 @@ pub(crate) fn list(store: &mut dyn Store, filter: &bindings::Filter) -> Result<T
 
 /// What `cleanup` finds, or has done.
 pub(crate) fn stale(stale: &Stale) -> Table {
-    let mut table =
-        Table::new(&["what", "target", "job", "host", "created", "updated", "operation"]);
+    let mut table = Table::new(&STALE);
     for operation in &stale.operations {
         table.add(vec![
             json!(format!("pending {}", operation.action)),
@@ -64,8 +108,7 @@ pub(crate) fn stale(stale: &Stale) -> Table {
 }
 
 pub(crate) fn bindings_table(found: Vec<Binding>) -> Table {
-    let mut table =
-        Table::new(&["target", "type", "job", "host", "mounted", "path", "created", "updated"]);
+    let mut table = Table::new(&BINDINGS);
     for binding in found {
         table.add(vec![
             json!(binding.target),
@@ -73,9 +116,10 @@ pub(crate) fn bindings_table(found: Vec<Binding>) -> Table {
             json!(binding.job),
             json!(binding.host),
             json!(binding.mounted),
-            json!(binding.path),
+            json!(binding.access),
             time(&binding.created),
             time(&binding.updated),
+            json!(binding.path),
         ]);
     }
     table
@@ -83,17 +127,7 @@ pub(crate) fn bindings_table(found: Vec<Binding>) -> Table {
 
 /// The operations, newest first.
 pub(crate) fn history(store: &mut dyn Store, filter: &journal::Filter) -> Result<Table> {
-    let mut table = Table::new(&[
-        "created",
-        "target",
-        "job",
-        "host",
-        "action",
-        "status",
-        "completed",
-        "operation",
-        "message",
-    ]);
+    let mut table = Table::new(&HISTORY);
     for operation in journal::find(store, filter)? {
         table.add(vec![
             time(&operation.created),
@@ -104,6 +138,7 @@ pub(crate) fn history(store: &mut dyn Store, filter: &journal::Filter) -> Result
             json!(operation.status),
             time(&operation.completed),
             json!(operation.id),
+            json!(operation.waited),
             json!(operation.error.or(operation.success)),
         ]);
     }

@@ -1,6 +1,8 @@
 //! Reading the journal.
 
-use dms_wire::Action;
+use std::path::PathBuf;
+
+use dms_wire::{Access, Action};
 
 use crate::bindings::Binding;
 use crate::owner::Owner;
@@ -24,14 +26,18 @@ pub(crate) struct Operation {
     pub(crate) error_code: Option<String>,
     pub(crate) kind: Option<String>,
     pub(crate) source: Option<String>,
+    pub(crate) access: Option<String>,
     pub(crate) seq: Option<i64>,
     pub(crate) lease_until: i64,
+    /// Milliseconds that it waited for locks, and for others on its target.
+    pub(crate) waited: Option<i64>,
     pub(crate) owner: Owner,
 }
 
 const COLUMNS: &str = "id, backup_target_id, job_id, host, action, status, mount_path, error_msg, \
                        success_msg, response_data, created_at, completed_at, error_code, type, \
-                       source, seq, lease_until, owner_host, owner_boot, owner_life";
+                       source, seq, lease_until, owner_host, owner_boot, owner_life, \
+                       waited_ms, access";
 
 impl Operation {
     fn from_row(row: &Row) -> Operation {
@@ -51,12 +57,15 @@ impl Operation {
             error_code: row.text(12),
             kind: row.text(13),
             source: row.text(14),
+            access: row.text(21),
             seq: row.int(15),
             lease_until: row.int(16).unwrap_or_default(),
+            waited: row.int(20),
             owner: Owner {
                 host: row.text(17).unwrap_or_default(),
                 boot: row.text(18).unwrap_or_default(),
                 life: row.text(19),
+                lives: PathBuf::new(),
                 one_at_a_time: false,
             },
         }
@@ -65,6 +74,11 @@ impl Operation {
     /// Whether a job has asked for it.
     pub(crate) fn has_job(&self) -> bool {
         self.action != Action::Settle.word()
+    }
+
+    /// Whether it is to let its host write to a pool.
+    pub(crate) fn may_write_to_pool(&self) -> bool {
+        self.access.as_deref() == Some(Access::ReadWrite.word())
     }
 
     /// Whether nothing has made sure yet what became of it.

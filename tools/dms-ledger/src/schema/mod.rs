@@ -14,10 +14,10 @@ pub(crate) use sqlite::SQLITE;
 use crate::store::{Result, Store, StoreError, params, transaction};
 
 /// The version of the tables below.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 
 /// The versions before, which `init` brings up to date.
-const EARLIER: [&str; 1] = ["1"];
+const EARLIER: [&str; 2] = ["1", "2"];
 
 const BINDINGS: &str = "backup_target_mount_ledger";
 const JOURNAL: &str = "backup_target_mount_operations";
@@ -33,6 +33,9 @@ pub(crate) struct Dialect {
     is_embedded: bool,
     /// How a table of the Python client gets an id, if it can.
     id: Option<&'static str>,
+    /// What time it is: as in the columns that people read, and in milliseconds since 1970.
+    pub(crate) now_text: &'static str,
+    pub(crate) now_millis: &'static str,
     /// Makes the ids of such a table compare by their bytes.
     bytewise: &'static [&'static str],
 }
@@ -41,16 +44,25 @@ pub(crate) struct Dialect {
 const TABLES: [&str; 5] = [BINDINGS, JOURNAL, FENCES, TOTALS, ABOUT];
 
 /// The columns that tables of an earlier version lack.
-const ADDED: [(&str, &str, &str); 4] = [
+const ADDED: [(&str, &str, &str); 6] = [
     (BINDINGS, "boot", "VARCHAR(64) NULL"),
     (JOURNAL, "opened_ms", "BIGINT NULL"),
     (JOURNAL, "closed_ms", "BIGINT NULL"),
     (JOURNAL, "waited_ms", "BIGINT NULL"),
+    (JOURNAL, "access", "VARCHAR(16) NULL"),
+    (JOURNAL, "pending_pool", "VARCHAR(255) NULL"),
 ];
 
+/// The constraint that they lack: one pending operation on all hosts that is to write to a pool.
+const ADDED_KEY: (&str, &str, &str) = (JOURNAL, "uq_pending_pool", "pending_pool");
+
 /// The constraints that the protocol stands on.
-const KEYS: [(&str, &str); 3] =
-    [(BINDINGS, "uq_job_target_host"), (JOURNAL, "uq_pending"), (JOURNAL, "uq_pending_path")];
+const KEYS: [(&str, &str); 4] = [
+    (BINDINGS, "uq_job_target_host"),
+    (JOURNAL, "uq_pending"),
+    (JOURNAL, "uq_pending_path"),
+    (JOURNAL, "uq_pending_pool"),
+];
 
 /// Table, name and columns of every index that is no constraint of its table.
 const INDEXES: [(&str, &str, &str); 18] = [
@@ -77,6 +89,9 @@ const INDEXES: [(&str, &str, &str); 18] = [
 /// Checks that there is a ledger that this program knows: another one is not touched. One that is
 /// a file of ours is made if it is not there. Returns the ledger's id.
 pub(crate) fn open(store: &mut dyn Store, new_id: &str) -> Result<String> {
+    if let Some(id) = id_of_ours(store) {
+        return Ok(id);
+    }
     let found = version(store)?;
     let is_old = |version: &str| EARLIER.contains(&version);
     match found.as_deref() {
@@ -92,6 +107,15 @@ pub(crate) fn open(store: &mut dyn Store, new_id: &str) -> Result<String> {
         None => return Err(unusable("there is no ledger yet: dms-ledger init".into())),
     }
     about(store, "uuid")?.ok_or_else(|| StoreError::Failed("the ledger has no id".into()))
+}
+
+/// The id of a ledger of this version. That is asked first, and at once, since each command does; where
+/// there is none, or no answer, there is more to ask.
+fn id_of_ours(store: &mut dyn Store) -> Option<String> {
+    let rows = store.query("SELECT name, value FROM dms_ledger_about", &[]).ok()?;
+    let value = |name: &str| rows.iter().find(|row| row.text(0).as_deref() == Some(name))?.text(1);
+    value("schema_version").filter(|version| version == VERSION)?;
+    value("uuid")
 }
 
 /// Makes the ledger, or what is missing of it. Safe to run again, and by two at once.
@@ -126,6 +150,7 @@ pub(crate) fn statements(dialect: &Dialect, id: &str) -> Vec<String> {
     });
     let tables = dialect.tables.iter().map(|table| (*table).to_owned());
     let indexes = INDEXES.iter().map(|(table, name, columns)| index(table, name, columns));
+    let indexes = std::iter::once(added_key()).chain(indexes);
     tables.chain(indexes).chain(about).collect()
 }
 
@@ -144,6 +169,10 @@ fn make_tables(store: &mut dyn Store) -> Result<()> {
         if !store.columns(table)?.iter().any(|there| there == column) {
             store.define(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
         }
+    }
+    let (table, name, _) = ADDED_KEY;
+    if !store.indexes(table)?.iter().any(|index| index == name) {
+        store.define(&added_key())?;
     }
     for (table, name, columns) in INDEXES {
         if !store.indexes(table)?.iter().any(|index| index == name) {
@@ -184,6 +213,11 @@ pub(crate) fn try_writing(store: &mut dyn Store) -> Result<()> {
         Err(StoreError::Foreign(_)) => Ok(()),
         tried => tried,
     }
+}
+
+fn added_key() -> String {
+    let (table, name, columns) = ADDED_KEY;
+    format!("CREATE UNIQUE INDEX {name} ON {table} ({columns})")
 }
 
 fn index(table: &str, name: &str, columns: &str) -> String {

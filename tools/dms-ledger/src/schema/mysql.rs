@@ -9,6 +9,8 @@ pub(crate) const MYSQL: Dialect = Dialect {
     tables: &TABLES,
     is_embedded: false,
     id: Some("INT NOT NULL AUTO_INCREMENT UNIQUE"),
+    now_text: "NOW(3)",
+    now_millis: "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
     bytewise: &BYTEWISE,
 };
 
@@ -63,6 +65,8 @@ const TABLES: [&str; 5] = [
     opened_ms BIGINT NULL,
     closed_ms BIGINT NULL,
     waited_ms BIGINT NULL,
+    access VARCHAR(16) NULL,
+    pending_pool VARCHAR(255) NULL,
     UNIQUE KEY uq_pending (backup_target_id, host, pending),
     UNIQUE KEY uq_pending_path (host, pending_path)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC

@@ -3,8 +3,14 @@
 use crate::schema::Dialect;
 
 /// SQLite.
-pub(crate) const SQLITE: Dialect =
-    Dialect { tables: &TABLES, is_embedded: true, id: None, bytewise: &[] };
+pub(crate) const SQLITE: Dialect = Dialect {
+    tables: &TABLES,
+    is_embedded: true,
+    id: None,
+    now_text: "strftime('%Y-%m-%d %H:%M:%f', 'now')",
+    now_millis: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+    bytewise: &[],
+};
 
 const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS backup_target_mount_ledger (
@@ -55,6 +61,8 @@ const TABLES: [&str; 5] = [
     opened_ms BIGINT NULL,
     closed_ms BIGINT NULL,
     waited_ms BIGINT NULL,
+    access VARCHAR(16) NULL,
+    pending_pool VARCHAR(255) NULL,
     CONSTRAINT uq_pending UNIQUE (backup_target_id, host, pending),
     CONSTRAINT uq_pending_path UNIQUE (host, pending_path)
 )",

@@ -2,13 +2,15 @@
 //!
 //! `plan` decides what a request needs done, `commit` records what came of it, and the rest shows
 //! it. It touches the database and nothing else: no mount, no key manager, no broker.
+//!
+//! It is two programs. One has the ledgers that are files, and starts in half the time of the other,
+//! which has servers too and OpenSSL with them; where the ledger is on a server, it becomes that one.
 
 mod audit;
 mod bindings;
 mod cli;
 mod commands;
 mod commit;
-mod compose;
 mod decide;
 mod journal;
 mod ledger;
@@ -17,10 +19,12 @@ mod mysql;
 mod owner;
 mod place;
 mod plan;
+mod pools;
 mod reconcile;
 mod repeat;
 mod schema;
 mod serve;
+mod servers;
 mod sqlite;
 mod store;
 mod survey;
@@ -32,20 +36,34 @@ mod wish;
 
 use std::process::ExitCode;
 
-use dms_cli::{Context, Exit, Failure, Settings, quiet_end};
+use dms_cli::{Config, Context, Exit, Failure, Files, Settings, quiet_end};
+use dms_compose::RequestArgs;
 use dms_wire::{Action, write_line};
 
 use crate::cli::{Cli, Command, Wanted};
-use crate::compose::RequestArgs;
 use crate::ledger::Ledger;
 
-fn main() -> ExitCode {
+/// The main of `dms-ledger`.
+#[must_use]
+pub fn main() -> ExitCode {
     dms_cli::main("dms-ledger", run)
 }
 
+/// The main of what `dms-ledger` becomes where the ledger is on a server.
+#[must_use]
+pub fn main_with_servers() -> ExitCode {
+    servers::offer(|server, patience| Ok(Box::new(mysql::Mysql::open(server, patience)?)));
+    main()
+}
+
 fn run() -> Result<Exit, Failure> {
-    let cli: Cli = dms_cli::parse()?;
-    let settings = Settings::from_env()?;
+    let cli: Option<Cli> = dms_cli::parse()?;
+    let config = Config::read(Files::Client)?;
+    let settings = Settings::read(&config)?;
+    let Some(cli) = cli else { return config.print() };
+    if cli.command.opens_the_ledger() {
+        servers::become_who_knows_them(&settings.db_url)?;
+    }
     let mut stdout = std::io::stdout();
     match cli.command {
         Command::Request { action: Wanted::Mount(args) } => {
