@@ -3,12 +3,18 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use dms_cli::{Context, Exit, Failure, quiet_end};
+use dms_wire::{Deadline, ErrorCode};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::geteuid;
 
 use crate::node::Node;
+use crate::zfs::Tools;
+
+/// How long the key manager may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was found of one thing.
 enum Verdict {
@@ -21,10 +27,10 @@ enum Verdict {
 use Verdict::{Bad, Good, Poor};
 
 pub(crate) fn check(node: &Node, mut output: impl Write) -> Result<Exit, Failure> {
-    let mut verdicts = vec![root(), fuse(), s3_program(node), umount(), nfs_helper()];
+    let mut verdicts = vec![root(), fuse(), s3_program(node), umount(), nfs_helper(), zfs_tools()];
     verdicts.extend([run_dir(node), namespace()]);
     verdicts.extend(node.bases.iter().map(|base| mount_base(base)));
-    verdicts.push(secrets(node));
+    verdicts.extend([secrets(node), key_manager(node)]);
     let mut exit = Exit::Done;
     for verdict in verdicts {
         let (word, text) = match verdict {
@@ -78,6 +84,21 @@ fn nfs_helper() -> Verdict {
     }
 }
 
+fn zfs_tools() -> Verdict {
+    let tools = match Tools::find(ErrorCode::Internal) {
+        Ok(tools) => tools,
+        Err(_) => return Poor("zpool is not installed: no ZFS targets".into()),
+    };
+    let shown = tools.path().display();
+    match tools.list(Deadline::after(PATIENCE), ErrorCode::Internal) {
+        Ok(_) => Good(format!("ZFS targets by {shown}")),
+        Err(why) => {
+            log::info!("{why}");
+            Poor(format!("no ZFS targets: {shown} lists no pools; is its daemon or module there?"))
+        }
+    }
+}
+
 fn run_dir(node: &Node) -> Verdict {
     let path = node.run_dir.path();
     let shown = path.display();
@@ -122,5 +143,16 @@ fn secrets(node: &Node) -> Verdict {
         Some(dir) if dir.is_dir() => Good(format!("secrets in {}", dir.display())),
         Some(dir) => Bad(format!("there is no directory {} for secrets", dir.display())),
         None => Poor("DMS_SECRET_DIR is not set: no file:// secrets".into()),
+    }
+}
+
+/// Without a token: whether one would be let in, only a request can tell.
+fn key_manager(node: &Node) -> Verdict {
+    match node.secrets.check_key_manager(Deadline::after(PATIENCE)) {
+        Ok(Some(text)) => Good(text),
+        Ok(None) => Poor(
+            "neither DMS_BARBICAN_URL nor DMS_AUTH_URL is set: no secrets of a key manager".into(),
+        ),
+        Err(why) => Bad(why),
     }
 }

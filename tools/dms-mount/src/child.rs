@@ -11,6 +11,10 @@ use dms_flock::Lock;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+/// How a group is ended. sudo(8) hands TERM on to what it has started; nobody can hand KILL on.
+const ENDS: [(Signal, Duration); 2] =
+    [(Signal::SIGTERM, Duration::from_millis(300)), (Signal::SIGKILL, Duration::from_secs(1))];
+
 /// How a program ended, and what it said.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -53,12 +57,14 @@ pub(crate) fn run(
         Ok(output) => output?,
         Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("its waiter is gone")),
         Err(RecvTimeoutError::Timeout) => {
-            let _ = killpg(group, Signal::SIGKILL);
-            // Usually it is gone at once; then its effects are over when we return.
-            return Ok(match wait.recv_timeout(Duration::from_secs(1)) {
-                Ok(_) => Outcome::Killed,
-                Err(_) => Outcome::Outlives,
-            });
+            for (signal, patience) in ENDS {
+                let _ = killpg(group, signal);
+                // Usually it is gone at once; then its effects are over when we return.
+                if wait.recv_timeout(patience).is_ok() {
+                    return Ok(Outcome::Killed);
+                }
+            }
+            return Ok(Outcome::Outlives);
         }
     };
     Ok(Outcome::Ended(Ended {

@@ -3,28 +3,35 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use dms_cli::{Failure, refuse, seconds};
 
-use crate::umount::{OnBusy, OnHung, Policy};
+use crate::umount::{OnBusy, OnHung};
 
 /// Mount and unmount backup targets: a filter of request lines
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
-    /// What to do about a mount that is in use [default: fail for s3, lazy for nfs]
-    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
-    on_busy: Option<OnBusy>,
-
-    /// What to do about a daemon that does not answer
-    #[arg(long, value_name = "WHAT", default_value = "leave", hide_possible_values = true)]
-    on_hung: OnHung,
-
-    /// How long each step of an unmount may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
-    umount_timeout: f64,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
 
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+/// How far an unmount may go, beside the settings.
+#[derive(Args, Clone, Copy, Default)]
+pub(crate) struct PolicyArgs {
+    /// What to do about a mount that is in use [default: $DMS_ON_BUSY, else fail for s3, lazy for
+    /// nfs]
+    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
+    pub(crate) on_busy: Option<OnBusy>,
+
+    /// What to do about a daemon that does not answer [default: $DMS_ON_HUNG, else leave]
+    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
+    pub(crate) on_hung: Option<OnHung>,
+
+    /// How long each step of an unmount may take [default: $DMS_UMOUNT_TIMEOUT, else 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) umount_timeout: Option<f64>,
 }
 
 #[derive(Subcommand)]
@@ -41,6 +48,9 @@ pub(crate) enum Command {
     /// Put away what the dead have left behind, and take on what has lost its record
     Clean,
 
+    /// The daemons in numbers, for Prometheus
+    Metrics,
+
     /// Is all there that this node needs? One line each
     Check,
 
@@ -51,21 +61,9 @@ pub(crate) enum Command {
         log: PathBuf,
     },
 
-    /// Print the numbers of the processes that are looked for
+    /// Answer on stdout what is asked on stdin, of mounts and processes; may hang, as they may
     #[command(hide = true)]
-    Scan(ScanArgs),
-
-    /// Say whether the mount at PATH is alive; may hang, as it may
-    #[command(hide = true)]
-    Probe {
-        /// What has to be there: major:minor
-        #[arg(long)]
-        device: String,
-        /// Ask its server too
-        #[arg(long)]
-        server: bool,
-        path: PathBuf,
-    },
+    Look,
 }
 
 #[derive(Args)]
@@ -76,28 +74,12 @@ pub(crate) struct PsArgs {
     /// Again and again, until interrupted
     #[arg(long)]
     pub(crate) watch: bool,
-    /// All that is known of them
+    /// All that is known of them, and how each mount answers
     #[arg(long)]
     pub(crate) detailed: bool,
     /// JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct ScanArgs {
-    /// Started with these entries in the environment, a line each; or with those of the next
-    #[arg(long)]
-    pub(crate) with: Vec<String>,
-    /// With something open below this path
-    #[arg(long)]
-    pub(crate) below: Option<PathBuf>,
-    /// Serving a FUSE mount at this path
-    #[arg(long)]
-    pub(crate) serving: Option<PathBuf>,
-    /// Only this one
-    #[arg(long)]
-    pub(crate) pid: Option<i32>,
 }
 
 #[derive(Args)]
@@ -111,15 +93,4 @@ pub(crate) struct KillArgs {
     /// KILL, not TERM
     #[arg(long)]
     pub(crate) force: bool,
-}
-
-impl Cli {
-    /// How far an unmount may go.
-    pub(crate) fn policy(&self) -> Result<Policy, Failure> {
-        let step = seconds(self.umount_timeout).filter(|step| !step.is_zero());
-        let step = step.ok_or_else(|| {
-            refuse(&format!("--umount-timeout {} is not a number of seconds", self.umount_timeout))
-        })?;
-        Ok(Policy { on_busy: self.on_busy, on_hung: self.on_hung, step })
-    }
 }

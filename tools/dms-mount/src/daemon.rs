@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::scope::Scope;
 use crate::{drain, scan};
 
 /// A process that cannot be mistaken for another: numbers are reused, but not with the same start
@@ -86,31 +87,23 @@ fn running_since(pid: i32) -> Option<u64> {
 
 /// The running daemon that was started with these entries in its environment, or with those of the
 /// next list: what is left to find one by when its record is lost.
-pub(crate) fn find(lists: &[&[String]]) -> Option<Identity> {
-    identify(scan::started_with(lists))
+pub(crate) fn find(lists: &[&[String]]) -> io::Result<Option<Identity>> {
+    scan::started_with(lists).and_then(identify)
 }
 
 /// The process with this number, if it serves a FUSE mount at `path`.
-pub(crate) fn serving(path: &Path, pid: i32) -> Option<Identity> {
-    identify(scan::serving(path, pid))
+pub(crate) fn serving(path: &Path, pid: i32) -> io::Result<Option<Identity>> {
+    scan::serving(path, pid).and_then(identify)
 }
 
-fn identify(found: io::Result<Vec<i32>>) -> Option<Identity> {
-    let found = found.unwrap_or_else(|why| {
-        log::warn!("unable to look at the processes of this host: {why}");
-        Vec::new()
-    });
-    found.into_iter().find_map(|pid| Identity::of(pid).ok().flatten())
-}
-
-/// The value that a process was started with in this variable.
-pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let mut entries = environment.split(|&byte| byte == 0);
-    entries.find_map(|entry| {
-        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        String::from_utf8(value.to_owned()).ok()
-    })
+/// The first that still runs.
+fn identify(found: Vec<i32>) -> io::Result<Option<Identity>> {
+    for pid in found {
+        if let Some(identity) = Identity::of(pid)? {
+            return Ok(Some(identity));
+        }
+    }
+    Ok(None)
 }
 
 /// A daemon that we have just started.
@@ -125,9 +118,17 @@ impl Daemon {
     /// `log`. Of ours it inherits nothing: `command` has to say its whole environment, and all our
     /// descriptors are close-on-exec.
     pub(crate) fn start(program: &Path, command: &Launch<'_>, log: &Path) -> io::Result<Self> {
-        let (drained, output) = drain(log)?;
-        // setsid(1) execs in place: the number is the daemon's.
-        let mut daemon = Command::new("setsid");
+        let scope = command.scope.as_ref();
+        let (drained, output) = drain(log, scope)?;
+        // setsid(1) execs in place, and so does systemd-run(1): the number is the daemon's.
+        let mut daemon = match scope {
+            Some(scope) => {
+                let mut daemon = scope.command("");
+                daemon.arg("setsid");
+                daemon
+            }
+            None => Command::new("setsid"),
+        };
         daemon
             .arg(program)
             .args(command.arguments)
@@ -166,7 +167,7 @@ impl Daemon {
 }
 
 /// Somebody who keeps what is written into the pipe, until its end.
-fn drain(log: &Path) -> io::Result<(Receiver<ExitStatus>, PipeWriter)> {
+fn drain(log: &Path, scope: Option<&Scope>) -> io::Result<(Receiver<ExitStatus>, PipeWriter)> {
     // New ones each time: an earlier daemon may still be writing into the old one.
     for file in [log, &drain::earlier(log)] {
         match fs::remove_file(file) {
@@ -175,7 +176,7 @@ fn drain(log: &Path) -> io::Result<(Receiver<ExitStatus>, PipeWriter)> {
         }
     }
     let (reader, writer) = io::pipe()?;
-    Ok((reap(drain::command(log).stdin(reader).spawn()?), writer))
+    Ok((reap(drain::command(log, scope).stdin(reader).spawn()?), writer))
 }
 
 /// Whenever it ends, tomorrow or next year, somebody has to reap it.
@@ -189,8 +190,9 @@ fn reap(mut child: Child) -> Receiver<ExitStatus> {
     ended
 }
 
-/// The command line and the whole environment of a daemon.
+/// The command line and the whole environment of a daemon, and where it is to live.
 pub(crate) struct Launch<'a> {
+    pub(crate) scope: Option<Scope>,
     pub(crate) arguments: &'a [String],
     pub(crate) environment: &'a [(String, Secret)],
 }

@@ -8,19 +8,30 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use dms_cli::{Context, Exit, Failure};
-use nix::sys::stat::fstat;
+use dms_cli::{Context, Exit, Failure, JOURNAL_STREAM, journal_stream};
 use nix::unistd::setsid;
+
+use crate::scope::Scope;
 
 /// When the file is put aside, in bytes: with the one before, twice this is kept.
 const LIMIT: u64 = 512 << 10;
 
 /// How it is started: with our standard error only if that is the journal. Somebody's pipe or
 /// terminal is not ours to keep open for as long as a daemon lives.
-pub(crate) fn command(log: &Path) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+pub(crate) fn command(log: &Path, scope: Option<&Scope>) -> Command {
+    // By our number: in between there may be another program, and an upgrade may have replaced our
+    // file.
+    let ourselves = format!("/proc/{}/exe", std::process::id());
+    let mut command = match scope {
+        Some(scope) => {
+            let mut command = scope.command("-log");
+            command.arg(ourselves);
+            command
+        }
+        None => Command::new(ourselves),
+    };
     command.args(["drain", "--"]).arg(log).env_clear().current_dir("/").stdout(Stdio::null());
-    match journal() {
+    match journal_stream() {
         Some(stream) => command.env(JOURNAL_STREAM, stream),
         None => command.stderr(Stdio::null()),
     };
@@ -32,7 +43,7 @@ pub(crate) fn main(log: &Path) -> Result<Exit, Failure> {
     // Not to be killed with the run that has started it.
     setsid().context("unable to make", "a session")?;
     let mut file = Bounded::open(log.to_owned()).context("unable to write", log.display())?;
-    let mut journal = journal().map(|_| io::stderr());
+    let mut journal = journal_stream().map(|_| io::stderr());
     let mut input = io::stdin().lock();
     let mut buffer = [0; 16 << 10];
     loop {
@@ -57,16 +68,6 @@ pub(crate) fn earlier(log: &Path) -> PathBuf {
     let mut name = log.as_os_str().to_owned();
     name.push(".1");
     PathBuf::from(name)
-}
-
-/// Set by systemd, to say which device and inode the journal's end of standard error is.
-const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
-
-/// The variable's value, if standard error is the journal.
-fn journal() -> Option<String> {
-    let stream = std::env::var(JOURNAL_STREAM).ok()?;
-    let about = fstat(io::stderr()).ok()?;
-    (stream == format!("{}:{}", about.st_dev, about.st_ino)).then_some(stream)
 }
 
 /// A file that is put aside when it has grown.

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,12 +27,31 @@ pub(crate) struct Mount {
 /// All mounts of our mount namespace, in the order in which they were mounted over each other.
 pub(crate) struct Mounts(Vec<Mount>);
 
+/// The list as it was read, and what tells whether it is so still.
+struct Seen {
+    since: Watch,
+    mounts: Arc<Mounts>,
+}
+
+static SEEN: Mutex<Option<Seen>> = Mutex::new(None);
+
 impl Mounts {
-    /// Reads them.
-    pub(crate) fn read() -> io::Result<Self> {
+    /// Reads them, unless the kernel says that they are as they were when they were read last. (It does
+    /// not say so of a directory above one that was renamed: whoever looks at the mount finds out.)
+    pub(crate) fn read() -> io::Result<Arc<Mounts>> {
+        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Seen { since, mounts }) = &*seen
+            && !since.has_changed(PollTimeout::ZERO)?
+        {
+            return Ok(Arc::clone(mounts));
+        }
+        // It begins before the list is read: what changes meanwhile is seen the next time.
+        let since = Watch::start()?;
         let mut text = Vec::new();
-        File::open(MOUNTINFO)?.read_to_end(&mut text)?;
-        Ok(Mounts::parse(&text))
+        (&since.0).read_to_end(&mut text)?;
+        let mounts = Arc::new(Mounts::parse(&text));
+        *seen = Some(Seen { since, mounts: Arc::clone(&mounts) });
+        Ok(mounts)
     }
 
     fn parse(text: &[u8]) -> Self {
@@ -107,11 +127,16 @@ impl Watch {
 
     /// Waits until something was mounted or unmounted since the last call, or for `time`.
     pub(crate) fn wait(&self, time: Duration) -> io::Result<()> {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLPRI)];
         let millis = time.as_millis().clamp(1, 60_000);
-        let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        self.has_changed(PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)).map(|_| ())
+    }
+
+    fn has_changed(&self, patience: PollTimeout) -> io::Result<bool> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLPRI)];
+        match poll(&mut fds, patience) {
+            Ok(count) => Ok(count > 0),
+            // As good as a change: who waits looks again, and so does who reads.
+            Err(nix::errno::Errno::EINTR) => Ok(true),
             Err(why) => Err(why.into()),
         }
     }

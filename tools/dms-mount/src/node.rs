@@ -6,20 +6,20 @@ use std::time::Duration;
 use dms_cli::{Context, Failure, Settings, boot_id};
 use dms_flock::{Lock, Mode, Wait};
 use dms_wire::{
-    Action, Deadline, Decision, ErrorCode, Invalid, MountPath, Plan, Request, Response, Secret,
-    TargetId,
+    Action, Deadline, Decision, ErrorCode, Invalid, MountPath, Plan, Request, Response, TargetId,
+    TargetType,
 };
 
-use crate::daemon::{self, Identity};
-use crate::mountinfo::{Mount, Mounts};
-use crate::nfs::{self, Export};
-use crate::place::{Place, Unfit};
-use crate::record::{Record, RunDir};
+use crate::act::{Act, read_mounts};
+use crate::failed::Failed;
+use crate::nfs;
+use crate::place::Place;
+use crate::run_dir::RunDir;
 use crate::secrets::Secrets;
 use crate::settings;
-use crate::source::{Source, export_of};
+use crate::source::{Source, export_of, source_of};
 use crate::umount::Policy;
-use crate::{mount, s3, unmount};
+use crate::{mount, unmount, zfs};
 
 /// What does not change from request to request.
 pub(crate) struct Node {
@@ -32,119 +32,28 @@ pub(crate) struct Node {
     pub(crate) secrets: Secrets,
     pub(crate) s3: settings::S3,
     pub(crate) nfs: settings::Nfs,
+    pub(crate) zfs: settings::Zfs,
     pub(crate) policy: Policy,
     /// How long one act may take.
     bound: Duration,
 }
 
-/// An act that failed: the word for programs, and the text for people.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    code: ErrorCode,
-    text: String,
+/// How targets of each type are mounted.
+pub(crate) struct Types {
+    pub(crate) s3: settings::S3,
+    pub(crate) nfs: settings::Nfs,
+    pub(crate) zfs: settings::Zfs,
 }
 
-impl Failed {
-    pub(crate) fn new(code: ErrorCode, text: impl Into<String>) -> Self {
-        Failed { code, text: text.into() }
-    }
-
-    /// A failure of this node's own files or processes.
-    pub(crate) fn system(code: ErrorCode, what: &str, why: &std::io::Error) -> Self {
-        Failed::new(code, format!("{what}: {why}"))
-    }
-}
-
-impl std::fmt::Display for Failed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl From<Invalid> for Failed {
-    fn from(why: Invalid) -> Self {
-        Failed::new(ErrorCode::Validation, why.0)
-    }
-}
-
-/// An act under its lock: which target, where, how long, and which mounts there were.
-pub(crate) struct Act<'a> {
-    pub(crate) node: &'a Node,
-    pub(crate) target: &'a TargetId,
-    /// For the key manager.
-    pub(crate) token: Option<&'a Secret>,
-    /// No job asks: what is mounted again was mounted before.
-    pub(crate) is_settling: bool,
-    pub(crate) place: Place,
-    pub(crate) until: Deadline,
-    pub(crate) mounts: Mounts,
-    /// The export that the request names, if it does.
-    export: Option<Export>,
-    /// Held until the act is over; mount(8) and umount(8) inherit it.
-    pub(crate) lock: Lock,
-}
-
-impl Act<'_> {
-    /// What the node remembers of the target now.
-    pub(crate) fn record(&self) -> Option<Record> {
-        self.node.run_dir.load(self.target)
-    }
-
-    /// Whether the mount is the target's own: it says so, or we remember having made it, or it is
-    /// of the export that was asked for.
-    pub(crate) fn is_ours(&self, mount: &Mount) -> bool {
-        s3::is_marked(mount, self.target)
-            || self.record().is_some_and(|record| record.has_made(mount))
-            || self.has_daemon_at(mount)
-            || self.is_of_export(mount)
-    }
-
-    /// Two targets may have one export, and still not one mount.
-    fn is_of_export(&self, mount: &Mount) -> bool {
-        let is_asked_for = mount.path == self.place.path()
-            && self.export.as_ref().is_some_and(|export| nfs::is_of(mount, export));
-        let is_of_another =
-            |record: &Record| record.target != *self.target && record.has_made(mount);
-        is_asked_for && !self.node.run_dir.records().iter().any(is_of_another)
-    }
-
-    /// The daemon of the target's mount: as recorded; or else as its environment says, or the
-    /// Python server's; or as the PID file says, if that is true.
-    pub(crate) fn daemon(&self) -> Option<Identity> {
-        let path = self.place.path();
-        // One of a mount elsewhere is none of this place's.
-        let recorded = self.record().filter(|record| record.path == path);
-        let recorded = recorded.and_then(|record| record.daemon);
-        recorded
-            .filter(Identity::is_alive)
-            .or_else(|| s3::find_daemon(self.target, path))
-            .or_else(|| daemon::serving(path, self.node.run_dir.pid_in_file(self.target)?))
-    }
-
-    /// Whether the daemon is one that we have started for this place, and nobody else's.
-    pub(crate) fn has_started(&self, daemon: &Identity) -> bool {
-        let path = self.place.path();
-        let record = self.record().filter(|record| record.path == path);
-        record.and_then(|record| record.daemon).as_ref() == Some(daemon)
-            || s3::find_own_daemon(self.target, path).as_ref() == Some(daemon)
-    }
-
-    /// A program that does not let its mount be marked: then its daemon tells.
-    fn has_daemon_at(&self, mount: &Mount) -> bool {
-        mount.fstype.starts_with("fuse")
-            && !mount.source.starts_with("dms:")
-            && mount.path == self.place.path()
-            && self.daemon().is_some()
-    }
+/// What a request wants made, beyond what it wants undone.
+enum Wanted {
+    Mount(Source),
+    Import(zfs::Wanted),
+    Nothing,
 }
 
 impl Node {
-    pub(crate) fn new(
-        settings: Settings,
-        s3: settings::S3,
-        nfs: settings::Nfs,
-        policy: Policy,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn new(settings: Settings, types: Types, policy: Policy) -> Result<Self, Failure> {
         let run_dir = RunDir::open(&settings.run_dir)
             .context("unable to make run directory", settings.run_dir.display())?;
         Ok(Node {
@@ -154,8 +63,9 @@ impl Node {
             bases: settings.mount_bases,
             run_dir,
             secrets: Secrets::new(settings.secret_dir, &settings.openstack)?,
-            s3,
-            nfs,
+            s3: types.s3,
+            nfs: types.nfs,
+            zfs: types.zfs,
             policy,
             bound: settings.request_timeout,
         })
@@ -193,16 +103,25 @@ impl Node {
             return Ok(Response::released());
         }
         let wanted = match decision {
-            Decision::Mount => Some(Source::of(&request.target)?),
-            Decision::Unmount | Decision::Release => None,
+            Decision::Mount if request.target.kind == Some(TargetType::Zfs) => {
+                Wanted::Import(zfs::Wanted::of(request, &self.zfs)?)
+            }
+            Decision::Mount => Wanted::Mount(Source::of(&request.target)?),
+            Decision::Unmount | Decision::Release => Wanted::Nothing,
         };
         // Checked before anything is touched, and again under the lock.
         let place = Place::find(&self.bases, &path)?;
-        place.check(&read_mounts()?)?;
+        place.check(&*read_mounts()?)?;
         let act = self.begin(request, place, until)?;
         let outcome = match wanted {
-            Some(source) => mount::mount(&act, &source, &path),
-            None => unmount::unmount(&act, &path, request.target.kind),
+            Wanted::Import(wanted) => zfs::import(&act, &wanted, &path),
+            Wanted::Mount(source) => {
+                zfs::refuse_while_imported(&act).and_then(|()| mount::mount(&act, &source, &path))
+            }
+            Wanted::Nothing if zfs::is_asked_for(request, act.record().as_ref()) => {
+                zfs::export(&act, &path, source_of(request))
+            }
+            Wanted::Nothing => unmount::unmount(&act, &path, request.target.kind),
         };
         outcome.map_err(|why| if until.passed() { why.after_the_deadline() } else { why })
     }
@@ -267,15 +186,19 @@ impl Node {
     ) -> Result<Option<Act<'a>>, Failed> {
         let text = path.to_str().unwrap_or_default().to_owned();
         let place = Place::find(&self.bases, &MountPath::try_from(text)?)?;
-        let file = self.run_dir.act_lock(target);
-        let lock = Lock::take(&file, Mode::Exclusive, Wait::For(wait)).map_err(|why| {
-            let what = format!("unable to lock {}", file.display());
-            Failed::system(ErrorCode::Internal, &what, &why)
-        })?;
-        let Some(lock) = lock else { return Ok(None) };
+        let Some(lock) = self.lock(target, wait)? else { return Ok(None) };
         let (mounts, until) = (read_mounts()?, Deadline::after(self.bound));
         let (token, export, is_settling) = (None, None, false);
         Ok(Some(Act { node: self, target, token, is_settling, place, until, mounts, export, lock }))
+    }
+
+    /// `None`: somebody else has it for longer than this.
+    fn lock(&self, target: &TargetId, wait: Duration) -> Result<Option<Lock>, Failed> {
+        let file = self.run_dir.act_lock(target);
+        Lock::take(&file, Mode::Exclusive, Wait::For(wait)).map_err(|why| {
+            let what = format!("unable to lock {}", file.display());
+            Failed::system(ErrorCode::Internal, &what, &why)
+        })
     }
 
     /// Takes the target's act lock, and refuses a plan that a later one has overtaken.
@@ -286,16 +209,10 @@ impl Node {
         until: Deadline,
     ) -> Result<Act<'a>, Failed> {
         let target = &request.target.id;
-        let path = self.run_dir.act_lock(target);
-        let lock = Lock::take(&path, Mode::Exclusive, Wait::For(until.left()))
-            .map_err(|why| {
-                let what = format!("unable to lock {}", path.display());
-                Failed::system(ErrorCode::Internal, &what, &why)
-            })?
-            .ok_or_else(|| {
-                let text = format!("timeout: another act on {target} does not end");
-                Failed::new(ErrorCode::Busy, text)
-            })?;
+        let lock = self.lock(target, until.left())?.ok_or_else(|| {
+            let text = format!("timeout: another act on {target} does not end");
+            Failed::new(ErrorCode::Busy, text)
+        })?;
         if let Some(plan) = &request.plan {
             let passed = self.run_dir.pass_fence(plan).map_err(|why| {
                 Failed::system(ErrorCode::Internal, "unable to note the fence", &why)
@@ -309,32 +226,9 @@ impl Node {
         place.check(&mounts)?;
         let (export, token) = (export_of(request), request.token.as_ref());
         let is_settling = request.plan.as_ref().is_some_and(|plan| plan.action == Action::Settle);
-        Ok(Act { node: self, target, token, is_settling, place, until, mounts, export, lock })
+        let act =
+            Act { node: self, target, token, is_settling, place, until, mounts, export, lock };
+        nfs::refuse_while_under_way(&act)?;
+        Ok(act)
     }
-}
-
-impl Failed {
-    /// A step that failed because time was up has not shown that it cannot be done.
-    fn after_the_deadline(self) -> Self {
-        match self.code {
-            ErrorCode::Validation | ErrorCode::Stale => self,
-            _ if self.text.starts_with("timeout") => self,
-            code => Failed { code, text: format!("timeout: {}", self.text) },
-        }
-    }
-}
-
-impl From<Unfit> for Failed {
-    fn from(why: Unfit) -> Self {
-        match why {
-            Unfit::Invalid(why) => why.into(),
-            Unfit::Failed(text) => Failed::new(ErrorCode::Mount, text),
-        }
-    }
-}
-
-pub(crate) fn read_mounts() -> Result<Mounts, Failed> {
-    Mounts::read().map_err(|why| {
-        Failed::system(ErrorCode::Internal, "unable to read /proc/self/mountinfo", &why)
-    })
 }

@@ -5,17 +5,24 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dms_cli::{Context, Exit, Failure, quiet_end, refuse};
+use dms_cli::{Context, Exit, Failure, quiet_end};
 use dms_wire::{ErrorCode, TargetId, TargetType};
 
+use crate::act::{Act, cannot_look};
 use crate::cli::KillArgs;
+use crate::failed::Failed;
 use crate::inventory;
-use crate::mount::adopt;
+use crate::join::adopt;
+use crate::mountinfo::Mount;
 use crate::nfs;
-use crate::node::{Act, Failed, Node};
+use crate::node::Node;
 use crate::probe::Health;
-use crate::umount::{detach, health, holders, who_is_gone};
+use crate::record::Record;
+use crate::s3::Known;
+use crate::scan;
+use crate::umount::{detach, health, in_use_by, who_is_gone};
 use crate::unmount::clean_up;
+use crate::zfs;
 
 /// How long to wait for another act on a target.
 const BUSY: Duration = Duration::from_secs(5);
@@ -49,16 +56,23 @@ pub(crate) fn kill(node: &Node, args: &KillArgs, mut output: impl Write) -> Resu
 }
 
 fn end(act: &Act<'_>, force: bool) -> Result<Option<String>, Failed> {
-    let Some(daemon) = act.daemon() else {
+    if act.record().is_some_and(|record| record.kind == TargetType::Zfs) {
+        return Ok(Some("a pool has no daemon: nothing was ended".to_owned()));
+    }
+    let Some(daemon) = act.daemon()? else {
         let is_nfs = act.record().is_some_and(|record| record.kind == TargetType::Nfs);
         return Ok(is_nfs.then(|| "an NFS mount has no daemon: nothing was ended".to_owned()));
     };
+    let name = act.node.s3.profile.program_name();
+    log::info!("Killing {name} process for target {}", act.target);
+    log::info!("  PID: {}", daemon.pid);
     let has_ended = if force { daemon.kill(END) } else { daemon.terminate(END) };
     if !has_ended {
         let hint = if force { "" } else { " (--force kills it)" };
         let text = format!("pid {} does not end{hint}", daemon.pid);
         return Err(Failed::new(ErrorCode::Busy, text));
     }
+    log::info!("{name} process killed for target {}", act.target);
     Ok(Some(format!("pid {} ended", daemon.pid)))
 }
 
@@ -73,9 +87,18 @@ pub(crate) fn clean(node: &Node, mut output: impl Write) -> Result<Exit, Failure
 }
 
 fn tidy(act: &Act<'_>) -> Result<Option<String>, Failed> {
+    nfs::refuse_while_under_way(act)?;
     let record = act.record();
-    let found = act.mounts.at(act.place.path()).filter(|mount| act.is_ours(mount));
-    let daemon = act.daemon();
+    if record.as_ref().is_some_and(|record| record.kind == TargetType::Zfs) {
+        return zfs::tidy(act);
+    }
+    let mut found = act.mounts.at(act.place.path());
+    if let Some(mount) = found
+        && !act.is_ours(mount)?
+    {
+        found = None;
+    }
+    let daemon = act.daemon()?;
     let Some(found) = found else {
         return Ok(match daemon {
             // What it still has to send is somebody's data.
@@ -87,27 +110,42 @@ fn tidy(act: &Act<'_>) -> Result<Option<String>, Failed> {
         });
     };
     let kind = if nfs::is_nfs(found) { TargetType::Nfs } else { TargetType::S3 };
-    let gone = who_is_gone(kind);
     match health(act)? {
-        Health::Gone => {
-            let holders = holders(act.place.path());
-            if !holders.is_empty() {
-                let text = format!("its {gone} is gone, and the mount is left{holders}");
-                return Err(Failed::new(ErrorCode::Busy, text));
-            }
-            detach(act, ErrorCode::Unmount)?;
-            clean_up(act, record.as_ref());
-            Ok(Some(format!("its {gone} was gone: unmounted")))
-        }
+        Health::Gone => put_away(act, kind, record.as_ref()).map(Some),
         Health::Alive if record.as_ref().is_none_or(|record| !record.is_of(found)) => {
-            let source = record.as_ref().map(|record| record.source.clone()).unwrap_or_default();
-            adopt(act, found, kind, &source, record)?;
-            Ok(Some(format!("mounted at {}: on record again", found.path.display())))
+            take_on(act, found, kind, record).map(Some)
         }
         Health::Alive => Ok(None),
         Health::Hung => Err(Failed::new(ErrorCode::Timeout, "timeout: it does not answer")),
         Health::Covered => Err(Failed::new(ErrorCode::Busy, "it is hidden by another mount")),
     }
+}
+
+/// A mount that nobody serves any more, if nobody stands in it either.
+fn put_away(act: &Act<'_>, kind: TargetType, record: Option<&Record>) -> Result<String, Failed> {
+    let gone = who_is_gone(kind);
+    let holders = scan::below(act.place.path()).map_err(|why| cannot_look(&why))?;
+    if !holders.is_empty() {
+        let holders = in_use_by(&holders);
+        let text = format!("its {gone} is gone, and the mount is left{holders}");
+        return Err(Failed::new(ErrorCode::Busy, text));
+    }
+    detach(act, ErrorCode::Unmount)?;
+    clean_up(act, record);
+    Ok(format!("its {gone} was gone: unmounted"))
+}
+
+/// A mount that lives, and has lost its record.
+fn take_on(
+    act: &Act<'_>,
+    found: &Mount,
+    kind: TargetType,
+    record: Option<Record>,
+) -> Result<String, Failed> {
+    let source = record.as_ref().map(|record| record.source.clone()).unwrap_or_default();
+    let storage = if kind == TargetType::S3 { Known::of(act, found)?.storage() } else { None };
+    adopt(act, found, kind, &source, storage, record)?;
+    Ok(format!("mounted at {}: on record again", found.path.display()))
 }
 
 /// All targets of which there is a mount, a record or a PID file, and where they are mounted.
@@ -139,8 +177,9 @@ fn of_pid(
 ) -> Result<Vec<(TargetId, PathBuf)>, Failure> {
     let mut found = Vec::new();
     for (target, path) in all {
-        let daemon = node.act(&target, &path, BUSY).map(|act| act.and_then(|act| act.daemon()));
-        let daemon = daemon.map_err(|why| refuse(&format!("{target}: {why}")))?;
+        let act = node.act(&target, &path, BUSY);
+        let daemon = act.and_then(|act| act.map_or(Ok(None), |act| act.daemon()));
+        let daemon = daemon.map_err(|why| Failure::temporary(format!("{target}: {why}")))?;
         if daemon.is_some_and(|daemon| daemon.pid == pid) {
             found.push((target, path));
         }

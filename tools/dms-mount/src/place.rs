@@ -128,15 +128,11 @@ impl Place {
         sealed.is_ok()
     }
 
-    /// Takes that back. Only where nothing is mounted: else it is the mount's own directory.
-    pub(crate) fn unseal(&self) -> Result<(), Unfit> {
-        let directory = match self.open() {
-            Ok(directory) => directory,
-            Err(Errno::ENOENT) => return Ok(()),
-            Err(why) => return Err(failed("open", &self.path, why.desc())),
-        };
-        let unsealed = ioctl_getflags(&directory)
-            .and_then(|flags| ioctl_setflags(&directory, flags - IFlags::IMMUTABLE));
+    /// Takes that back. `directory` is the one that [`Place::lock`] has opened, with nothing mounted
+    /// on it: else it is the mount's own.
+    pub(crate) fn unseal(&self, directory: &File) -> Result<(), Unfit> {
+        let unsealed = ioctl_getflags(directory)
+            .and_then(|flags| ioctl_setflags(directory, flags - IFlags::IMMUTABLE));
         unsealed.map_err(|why| failed("make writable", &self.path, &why.to_string()))
     }
 

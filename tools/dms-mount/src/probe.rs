@@ -1,17 +1,18 @@
 //! Is a mount alive? Only I/O on it can tell, and I/O on a mount can hang for ever: so another
-//! process does it (this program, as `dms-mount probe`), and is killed if it takes too long.
+//! process does it (`look`), and is killed if it takes too long.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use dms_cli::{Context, Exit, Failure};
 use nix::errno::Errno;
 use nix::sys::stat::{lstat, major, minor};
 use nix::sys::statvfs::statvfs;
+use serde::{Deserialize, Serialize};
 
-use crate::child::{self, Outcome};
+use crate::look;
 use crate::mountinfo::Mount;
 use crate::nfs;
 
@@ -29,8 +30,21 @@ pub(crate) enum Health {
     Hung,
 }
 
+impl Health {
+    /// A word for people.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Health::Alive => "alive",
+            Health::Gone => "gone",
+            Health::Covered => "covered",
+            Health::Hung => "hung",
+        }
+    }
+}
+
 /// What to try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Depth {
     /// Ask the daemon.
     Daemon,
@@ -38,54 +52,71 @@ pub(crate) enum Depth {
     Server,
 }
 
+/// A server that exports anew, or hands over to another, may not know an export for a moment.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
 /// Tries it, from a process of its own.
 pub(crate) fn health(mount: &Mount, depth: Depth, bound: Duration) -> io::Result<Health> {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["probe", "--device", &mount.device]).env_clear();
+    let end = Instant::now() + bound;
+    let left = || end.saturating_duration_since(Instant::now());
+    let first = look(mount, depth, bound)?;
+    if first != Health::Gone || !nfs::is_nfs(mount) {
+        return Ok(first);
+    }
+    // What is gone is unmounted, under whoever has files open there: one word is not enough.
+    thread::sleep(SECOND_LOOK.min(left() / 2));
+    look(mount, depth, left())
+}
+
+fn look(mount: &Mount, depth: Depth, bound: Duration) -> io::Result<Health> {
     // The kernel, which is the client there, may still know what its server has removed.
     let is_nfs = nfs::is_nfs(mount);
-    if depth == Depth::Server || is_nfs {
-        command.arg("--server");
-    }
-    command.arg("--").arg(&mount.path);
-    match child::run(&mut command, bound, None)? {
-        Outcome::Killed | Outcome::Outlives => Ok(Health::Hung),
-        Outcome::Ended(ended) => match ended.stdout.trim() {
-            "stale" if is_nfs => Ok(Health::Gone),
-            "silent" if is_nfs => Ok(Health::Hung),
-            "alive" | "stale" | "silent" => Ok(Health::Alive),
-            "gone" => Ok(Health::Gone),
-            "covered" => Ok(Health::Covered),
-            _ => Err(io::Error::other(format!("the probe failed: {}", ended.stderr))),
-        },
+    let depth = if is_nfs { Depth::Server } else { depth };
+    let (path, device) = (mount.path.clone(), mount.device.clone());
+    let Some(words) = look::ask(&look::Question::Mount(Question { path, device, depth }), bound)?
+    else {
+        return Ok(Health::Hung);
+    };
+    match words.first().map(String::as_str) {
+        Some("stale") if is_nfs => Ok(Health::Gone),
+        Some("silent") if is_nfs => Ok(Health::Hung),
+        Some("alive" | "stale" | "silent") => Ok(Health::Alive),
+        Some("gone") => Ok(Health::Gone),
+        Some("covered") => Ok(Health::Covered),
+        _ => Err(io::Error::other(format!("not an answer about a mount: {words:?}"))),
     }
 }
 
-/// The probe's own main: says `alive`, `gone` or `covered`; `stale` and `silent` are for whoever
-/// knows the file system.
-pub(crate) fn main(
-    path: &Path,
-    device: &str,
-    server: bool,
-    mut output: impl Write,
-) -> Result<Exit, Failure> {
-    let depth = if server { Depth::Server } else { Depth::Daemon };
-    let word = match attempt(path, device, depth) {
-        Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ESHUTDOWN) => "gone",
-        Err(Errno::ESTALE) => "stale",
-        Err(
-            Errno::EIO
-            | Errno::ETIMEDOUT
-            | Errno::ECONNREFUSED
-            | Errno::EHOSTUNREACH
-            | Errno::ENETUNREACH,
-        ) => "silent",
-        Err(Errno::ENOENT | Errno::ENOTDIR) | Ok(false) => "covered",
-        Ok(true) | Err(_) => "alive",
-    };
-    writeln!(output, "{word}").context("unable to write", "stdout")?;
-    Ok(Exit::Done)
+/// What the process that looks is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Question {
+    path: PathBuf,
+    /// What has to be there: major:minor.
+    device: String,
+    depth: Depth,
 }
+
+impl Question {
+    /// Looks; may hang, as it may. `stale` and `silent` are for whoever knows the file system.
+    pub(crate) fn answer(&self) -> &'static str {
+        match attempt(&self.path, &self.device, self.depth) {
+            Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ESHUTDOWN) => "gone",
+            Err(Errno::ESTALE) => "stale",
+            Err(
+                Errno::EIO
+                | Errno::ETIMEDOUT
+                | Errno::ECONNREFUSED
+                | Errno::EHOSTUNREACH
+                | Errno::ENETUNREACH,
+            ) => "silent",
+            Err(Errno::ENOENT | Errno::ENOTDIR) | Ok(false) => "covered",
+            Ok(true) | Err(_) => "alive",
+        }
+    }
+}
+
+/// How many names this process has asked for.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 /// False: the path leads to another device.
 fn attempt(path: &Path, device: &str, depth: Depth) -> Result<bool, Errno> {
@@ -96,8 +127,9 @@ fn attempt(path: &Path, device: &str, depth: Depth) -> Result<bool, Errno> {
         return Ok(false);
     }
     if depth == Depth::Server {
-        // A name that nobody has, so that no cache can answer.
-        let name: PathBuf = path.join(format!(".dms-probe-{}", std::process::id()));
+        // A name that nobody has and nobody has asked for, so that no cache can answer.
+        let (pid, asked) = (std::process::id(), ASKED.fetch_add(1, Ordering::Relaxed));
+        let name = path.join(format!(".dms-probe-{pid}-{asked}"));
         match lstat(&name) {
             Ok(_) | Err(Errno::ENOENT) => {}
             Err(why) => return Err(why),

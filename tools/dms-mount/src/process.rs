@@ -9,8 +9,8 @@ use nix::unistd::{SysconfVar, sysconf};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Usage {
     pub(crate) uptime: Duration,
-    /// Of one processor, over all its life, in percent.
-    pub(crate) cpu: f64,
+    /// How much of a processor's time it has had.
+    pub(crate) busy: Duration,
     /// What it has in memory, in KiB.
     pub(crate) rss: u64,
     pub(crate) threads: u64,
@@ -27,6 +27,11 @@ impl Usage {
         Usage::read(&stat, &status, open_files, u64::try_from(ticks).ok()?, machine_up)
     }
 
+    /// Of one processor, over all its life, in percent.
+    pub(crate) fn cpu(&self) -> f64 {
+        100.0 * self.busy.as_secs_f64() / self.uptime.as_secs_f64().max(0.01)
+    }
+
     fn read(
         stat: &str,
         status: &str,
@@ -41,25 +46,16 @@ impl Usage {
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         let time = |ticks_since: u64| Duration::from_millis(ticks_since * 1000 / ticks);
         let uptime = machine_up.saturating_sub(time(number(22)?));
-        let busy = time(number(14)? + number(15)?);
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let rss = rss.and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok());
         Some(Usage {
             uptime,
-            cpu: 100.0 * busy.as_secs_f64() / uptime.as_secs_f64().max(0.01),
+            busy: time(number(14)? + number(15)?),
             rss: rss.unwrap_or_default(),
             threads: number(20)?,
             open_files,
         })
     }
-}
-
-/// `1-02:03:04`, as ps(1) writes it.
-pub(crate) fn elapsed(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
-    let clock = format!("{hours:02}:{:02}:{:02}", seconds / 60 % 60, seconds % 60);
-    if days == 0 { clock } else { format!("{days}-{clock}") }
 }
 
 #[cfg(test)]
@@ -73,13 +69,7 @@ mod tests {
         let usage =
             Usage::read(stat, status, 5, 100, Duration::from_secs(20)).expect("well-formed");
         assert_eq!(usage.uptime, Duration::from_secs(10));
-        assert!((usage.cpu - 10.0).abs() < 0.01, "{usage:?}");
+        assert!((usage.cpu() - 10.0).abs() < 0.01, "{usage:?}");
         assert_eq!((usage.rss, usage.threads, usage.open_files), (2048, 3, 5));
-    }
-
-    #[test]
-    fn a_long_time_has_days() {
-        assert_eq!(elapsed(Duration::from_secs(3661)), "01:01:01");
-        assert_eq!(elapsed(Duration::from_secs(90_061)), "1-01:01:01");
     }
 }

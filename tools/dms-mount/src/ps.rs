@@ -3,33 +3,45 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::thread;
 use std::time::Duration;
 
-use dms_cli::{Context, Exit, Failure, Table, quiet_end};
-use dms_wire::Deadline;
+use dms_cli::{Column, Context, Exit, Failure, Look, Table, age, quiet_end};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use crate::cli::PsArgs;
-use crate::daemon::Identity;
-use crate::inventory;
+use crate::mountinfo::Mount;
 use crate::node::Node;
-use crate::process::{Usage, elapsed};
+use crate::probe::{self, Depth, Health};
+use crate::scan;
 use crate::serve::stop;
+use crate::tracked::{Tracked, look};
 
 /// Between two looks, in milliseconds.
 const WATCH: u16 = 2000;
 
-/// A target that has, or had, a daemon.
-#[derive(Default)]
-struct Tracked {
-    pid: Option<i32>,
-    is_alive: bool,
-    path: Option<String>,
-    is_mounted: bool,
-    source: Option<String>,
-    secret_ref: Option<String>,
-}
+const COLUMNS: [Column; 16] = [
+    Column::plain("target"),
+    Column::plain("type"),
+    Column::plain("pid"),
+    Column::state("alive"),
+    Column::plain("uptime"),
+    Column::plain("cpu"),
+    Column::plain("rss"),
+    Column::state("mounted"),
+    Column::wide("health"),
+    Column::wide("users"),
+    Column::wide("threads"),
+    Column::wide("files"),
+    Column::wide("source"),
+    Column::wide("secret_ref"),
+    Column::wide("storage"),
+    Column::rest("path"),
+];
+
+/// How long a mount may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
 
 pub(crate) fn ps(node: &Node, args: &PsArgs, mut output: impl Write) -> Result<Exit, Failure> {
     let stop = stop()?;
@@ -58,100 +70,94 @@ pub(crate) fn ps(node: &Node, args: &PsArgs, mut output: impl Write) -> Result<E
     }
 }
 
-/// By target: what is mounted, what is on record, and what has a PID file only.
-fn look(node: &Node, only: Option<&str>) -> std::io::Result<BTreeMap<String, Tracked>> {
-    let mut all: BTreeMap<String, Tracked> = BTreeMap::new();
-    for (target, pid) in node.run_dir.pid_files() {
-        all.entry(target.to_string()).or_default().pid = pid;
-    }
-    for record in node.run_dir.records() {
-        let tracked = all.entry(record.target.to_string()).or_default();
-        tracked.path = Some(record.path.display().to_string());
-        tracked.secret_ref = Some(record.source);
-        if let Some(daemon) = record.daemon {
-            tracked.pid = Some(daemon.pid);
-            tracked.is_alive = Identity::is_alive(&daemon);
-        }
-    }
-    for entry in inventory::take(node)? {
-        let Some(target) = entry.target.clone() else { continue };
-        let tracked = all.entry(target).or_default();
-        tracked.is_mounted = true;
-        tracked.path = Some(entry.mount.path.display().to_string());
-        tracked.source = Some(entry.mount.source);
-    }
-    all.retain(|target, _| only.is_none_or(|only| only == target));
-    Ok(all)
-}
-
 fn show(
     all: &BTreeMap<String, Tracked>,
     args: &PsArgs,
     output: &mut impl Write,
 ) -> std::io::Result<()> {
-    const SHORT: [&str; 8] = ["target", "pid", "alive", "uptime", "cpu", "rss", "mounted", "path"];
-    const LONG: [&str; 12] = [
-        "target",
-        "pid",
-        "alive",
-        "uptime",
-        "cpu",
-        "rss",
-        "mounted",
-        "path",
-        "threads",
-        "files",
-        "source",
-        "secret_ref",
-    ];
-    let mut table = Table::new(if args.detailed || args.json { &LONG } else { &SHORT });
-    let up = Duration::try_from_secs_f64(Deadline::after(Duration::ZERO).seconds());
-    for (target, tracked) in all {
-        let pid = tracked.pid.filter(|_| tracked.is_alive);
-        let usage = pid.and_then(|pid| Usage::of(pid, up.clone().unwrap_or_default()));
-        let mut row = row(target, tracked, usage.as_ref(), args.json);
-        if args.detailed || args.json {
-            row.extend([
-                json!(usage.as_ref().map(|usage| usage.threads)),
-                json!(usage.as_ref().map(|usage| usage.open_files)),
-                json!(tracked.source),
-                json!(tracked.secret_ref),
-            ]);
-        }
-        table.add(row);
+    let mut table = Table::new(&COLUMNS);
+    let has_detail = args.detailed || args.json;
+    for ((target, tracked), detail) in all.iter().zip(details(all, has_detail)) {
+        table.add(row(target, tracked, &detail, args.json));
     }
     if args.json {
         return table.write_json(output);
     }
-    table.write_text(output)?;
+    if args.detailed {
+        table.write_blocks(output, Look::of_stdout(true))?;
+    } else {
+        table.write_text(output, Look::of_stdout(false))?;
+    }
     let alive = all.values().filter(|tracked| tracked.is_alive).count();
     writeln!(output, "{} tracked, {alive} alive", all.len())?;
     output.flush()
 }
 
+/// What takes time to find out.
+#[derive(Default)]
+struct Detail {
+    health: Option<&'static str>,
+    /// The processes that have something open in the mount.
+    users: Option<Vec<i32>>,
+}
+
+/// Of all at once: one that hangs keeps the others not waiting.
+fn details(all: &BTreeMap<String, Tracked>, is_wanted: bool) -> Vec<Detail> {
+    thread::scope(|scope| {
+        let ask = |mount: &Mount| Detail {
+            health: probe::health(mount, Depth::Daemon, ANSWER).ok().map(Health::word),
+            users: scan::below(&mount.path).ok(),
+        };
+        let mounts = all.values().map(|tracked| tracked.mount.as_ref().filter(|_| is_wanted));
+        let asked: Vec<_> =
+            mounts.map(|mount| mount.map(|mount| scope.spawn(move || ask(mount)))).collect();
+        let answers = asked.into_iter().map(|one| one.and_then(|one| one.join().ok()));
+        answers.map(Option::unwrap_or_default).collect()
+    })
+}
+
 /// For people: time as on a clock, memory in MiB; for programs: seconds and KiB.
-fn row(target: &str, tracked: &Tracked, usage: Option<&Usage>, plain: bool) -> Vec<Value> {
-    let (uptime, cpu, rss) = match (usage, plain) {
-        (None, _) => (Value::Null, Value::Null, Value::Null),
-        (Some(usage), true) => {
-            let cpu = (usage.cpu * 10.0).round() / 10.0;
-            (json!(usage.uptime.as_secs()), json!(cpu), json!(usage.rss))
-        }
-        (Some(usage), false) => (
-            json!(elapsed(usage.uptime)),
-            json!(format!("{:.1}%", usage.cpu)),
-            json!(format!("{}.{}M", usage.rss / 1024, usage.rss % 1024 * 10 / 1024)),
-        ),
-    };
-    let mounted = json!(tracked.is_mounted);
+fn row(target: &str, tracked: &Tracked, detail: &Detail, plain: bool) -> Vec<Value> {
+    let usage = tracked.usage();
+    let usage = usage.as_ref();
+    let has_daemon = tracked.pid.is_some() || tracked.kind != Some("nfs");
     vec![
         json!(target),
+        json!(tracked.kind),
         json!(tracked.pid),
-        json!(tracked.is_alive),
-        uptime,
-        cpu,
-        rss,
-        mounted,
+        json!(has_daemon.then_some(tracked.is_alive)),
+        json!(usage.map(|usage| match plain {
+            true => json!(usage.uptime.as_secs()),
+            false => json!(age(usage.uptime)),
+        })),
+        json!(usage.map(|usage| match plain {
+            true => json!((usage.cpu() * 10.0).round() / 10.0),
+            false => json!(format!("{:.1}%", usage.cpu())),
+        })),
+        json!(usage.map(|usage| match plain {
+            true => json!(usage.rss),
+            false => json!(format!("{}.{}M", usage.rss / 1024, usage.rss % 1024 * 10 / 1024)),
+        })),
+        json!(tracked.mount.is_some()),
+        json!(detail.health),
+        users(detail, plain),
+        json!(usage.map(|usage| usage.threads)),
+        json!(usage.map(|usage| usage.open_files)),
+        json!(tracked.mount.as_ref().map(|mount| &mount.source)),
+        json!(tracked.reference),
+        json!(tracked.storage),
         json!(tracked.path),
     ]
+}
+
+/// Their numbers; for people, in one line.
+fn users(detail: &Detail, plain: bool) -> Value {
+    let Some(users) = &detail.users else { return Value::Null };
+    match (plain, users.is_empty()) {
+        (true, _) => json!(users),
+        (false, true) => json!("none"),
+        (false, false) => {
+            json!(users.iter().map(i32::to_string).collect::<Vec<_>>().join(" "))
+        }
+    }
 }

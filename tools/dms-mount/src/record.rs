@@ -1,22 +1,14 @@
-//! What this node remembers in its run directory: each mount, its daemon, and the last fence.
-//!
-//! The run directory lies on a tmpfs, and may be lost while mounts live: the kernel is the truth,
-//! and what is remembered only says more about it. Every file is replaced whole.
+//! The record of a mount: what was mounted for a target, where, and by whom it is served.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use dms_flock::make_dir;
-use dms_wire::{Plan, Secret, TargetId, TargetType};
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use dms_wire::{TargetId, TargetType};
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::Identity;
-use crate::drain;
 use crate::mountinfo::Mount;
 use crate::nfs::{self, Export};
+use crate::zfs::{self, Pool};
 
 /// Where a mount stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +30,7 @@ pub(crate) struct Record {
     #[serde(rename = "type")]
     pub(crate) kind: TargetType,
     pub(crate) path: PathBuf,
-    /// The export, or the secret's reference: never the secret.
+    /// The export, the pool, or the secret's reference: never the secret.
     pub(crate) source: String,
     /// NFS: the options that it was mounted with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,6 +38,9 @@ pub(crate) struct Record {
     /// The endpoint and bucket that the secret was of; unknown of a mount that was found.
     #[serde(default)]
     pub(crate) storage: Option<String>,
+    /// ZFS: the pool's number: there may be another one of its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guid: Option<String>,
     pub(crate) state: State,
     /// Whether the mount point was made for it.
     pub(crate) made_dir: bool,
@@ -63,13 +58,24 @@ pub(crate) struct Record {
 impl Record {
     /// Whether this is the record of just this mount, seen working.
     pub(crate) fn is_of(&self, mount: &Mount) -> bool {
-        self.state == State::Mounted && self.is_same(mount) && self.has_made(mount)
+        self.state == State::Mounted && self.is_same(mount) && self.vouches_for(mount)
+    }
+
+    /// Whether this mount, which is alive, is what the record says. The kernel gives a mount the
+    /// number of one that is gone: if our daemon has ended, it is somebody else's.
+    pub(crate) fn vouches_for(&self, mount: &Mount) -> bool {
+        self.has_made(mount) && self.daemon.as_ref().is_none_or(Identity::is_alive)
     }
 
     /// Whether it was this that was mounted, in whatever state it is. Numbers are used again, so
     /// all of it has to agree. An export is its own mark: whoever has mounted it there, it is what
     /// the target is of.
     pub(crate) fn has_made(&self, mount: &Mount) -> bool {
+        if self.kind == TargetType::Zfs {
+            let pool = Pool::parse(&self.source);
+            let is_below = mount.path.starts_with(&self.path);
+            return is_below && pool.is_ok_and(|pool| zfs::is_of(mount, &pool));
+        }
         if self.kind == TargetType::Nfs {
             let export = Export::parse(&self.source);
             return self.path == mount.path
@@ -84,6 +90,11 @@ impl Record {
             && mount.source == *source
     }
 
+    /// The endpoint and bucket of this mount.
+    pub(crate) fn storage_of(&self, mount: &Mount) -> Option<String> {
+        self.storage.clone().filter(|_| self.has_made(mount))
+    }
+
     fn is_same(&self, mount: &Mount) -> bool {
         self.mount_id == Some(mount.id) && self.device.as_deref() == Some(&mount.device)
     }
@@ -93,281 +104,5 @@ impl Record {
         self.mount_id = Some(mount.id);
         self.device = Some(mount.device.clone());
         self.mounted_as = Some((mount.fstype.clone(), mount.source.clone()));
-    }
-}
-
-/// The run directory.
-#[derive(Debug)]
-pub(crate) struct RunDir {
-    path: PathBuf,
-}
-
-/// The fences of one target that were last acted on: a line `<ledger id> <seq>` per ledger.
-const FENCES_KEPT: usize = 8;
-
-impl RunDir {
-    /// Makes what is missing of it.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        for part in ["act", "fence", "mounts", "s3"] {
-            make_dir(&path.join(part))?;
-        }
-        Ok(RunDir { path: path.to_owned() })
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether records can be written.
-    pub(crate) fn try_writing(&self) -> io::Result<()> {
-        // No target has this id.
-        let file = self.path.join("mounts").join(".check");
-        fs::write(&file, "dms-mount check\n").and_then(|()| fs::remove_file(&file))
-    }
-
-    /// The lock around every act on the target.
-    pub(crate) fn act_lock(&self, target: &TargetId) -> PathBuf {
-        self.path.join("act").join(format!("{target}.lock"))
-    }
-
-    /// The number of the daemon's process, for people and scripts.
-    pub(crate) fn pid_file(&self, target: &TargetId) -> PathBuf {
-        self.path.join("s3").join(format!("{target}.pid"))
-    }
-
-    /// What the daemon says.
-    pub(crate) fn daemon_log(&self, target: &TargetId) -> PathBuf {
-        self.path.join("s3").join(format!("{target}.log"))
-    }
-
-    /// What the target was mounted with, so that it can be mounted again without a token.
-    fn credentials(&self, target: &TargetId) -> PathBuf {
-        self.path.join("s3").join(format!("{target}.cred"))
-    }
-
-    /// Keeps them, and where they are from, until the unmount; only where they are in memory, and
-    /// gone with the machine.
-    pub(crate) fn keep_credentials(
-        &self,
-        target: &TargetId,
-        source: &str,
-        payload: &Secret,
-    ) -> io::Result<()> {
-        if statfs(&self.path)?.filesystem_type() != TMPFS_MAGIC {
-            log::debug!("{} is no tmpfs: no credentials are kept", self.path.display());
-            return Ok(());
-        }
-        let text = Secret::new(format!("{source}\n{}", payload.reveal()));
-        replace(&self.credentials(target), text.reveal().as_bytes(), 0o600)
-    }
-
-    /// Those that were kept, if they are from there.
-    pub(crate) fn kept_credentials(&self, target: &TargetId, source: &str) -> Option<Secret> {
-        let text = Secret::new(fs::read_to_string(self.credentials(target)).ok()?);
-        let (from, payload) = text.reveal().split_once('\n')?;
-        (from == source).then(|| Secret::new(payload))
-    }
-
-    /// Nobody is going to mount it again.
-    pub(crate) fn drop_credentials(&self, target: &TargetId) -> io::Result<()> {
-        remove(&self.credentials(target))
-    }
-
-    fn record(&self, target: &TargetId) -> PathBuf {
-        self.path.join("mounts").join(target.as_str())
-    }
-
-    /// The record of the target's mount. One that cannot be read is as good as none.
-    pub(crate) fn load(&self, target: &TargetId) -> Option<Record> {
-        let path = self.record(target);
-        let text = fs::read(&path).ok()?;
-        let record = serde_json::from_slice(&text);
-        if let Err(why) = &record {
-            log::warn!("unable to read {}: {why}", path.display());
-        }
-        record.ok()
-    }
-
-    /// All records that can be read.
-    pub(crate) fn records(&self) -> Vec<Record> {
-        let files = fs::read_dir(self.path.join("mounts")).into_iter().flatten().flatten();
-        // One that is just being written begins with a dot, as no id does.
-        let ids =
-            files.filter_map(|file| TargetId::try_from(file.file_name().into_string().ok()?).ok());
-        let mut records: Vec<Record> = ids.filter_map(|id| self.load(&id)).collect();
-        records.sort_by(|a, b| a.target.as_str().cmp(b.target.as_str()));
-        records
-    }
-
-    /// The targets that have a PID file, and the number in it, if it is one.
-    pub(crate) fn pid_files(&self) -> Vec<(TargetId, Option<i32>)> {
-        let files = fs::read_dir(self.path.join("s3")).into_iter().flatten().flatten();
-        let mut found: Vec<(TargetId, Option<i32>)> = Vec::new();
-        for file in files {
-            let name = file.file_name().into_string().unwrap_or_default();
-            let id = name.strip_suffix(".pid").map(|id| TargetId::try_from(id.to_owned()));
-            if let Some(Ok(id)) = id {
-                let pid = self.pid_in_file(&id);
-                found.push((id, pid));
-            }
-        }
-        found.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-        found
-    }
-
-    /// The number in the target's PID file: ours, or one that somebody has put there.
-    pub(crate) fn pid_in_file(&self, target: &TargetId) -> Option<i32> {
-        fs::read_to_string(self.pid_file(target)).ok()?.trim().parse().ok()
-    }
-
-    pub(crate) fn save(&self, record: &Record) -> io::Result<()> {
-        replace(&self.record(&record.target), &serde_json::to_vec(record)?, 0o644)?;
-        match &record.daemon {
-            Some(daemon) => replace(
-                &self.pid_file(&record.target),
-                format!("{}\n", daemon.pid).as_bytes(),
-                0o644,
-            ),
-            None => Ok(()),
-        }
-    }
-
-    /// Forgets the target's mount: the PID file last.
-    pub(crate) fn forget(&self, target: &TargetId) -> io::Result<()> {
-        let log = self.daemon_log(target);
-        let logs = [drain::earlier(&log), log];
-        let first = [self.record(target)];
-        first.iter().chain(&logs).chain([&self.pid_file(target)]).try_for_each(|file| remove(file))
-    }
-
-    /// Checks the plan's fence against the last one of its ledger that was acted on, and notes
-    /// it. False: a later plan has been here. Only under the act lock.
-    pub(crate) fn pass_fence(&self, plan: &Plan) -> io::Result<bool> {
-        let path = self.path.join("fence").join(plan.target.as_str());
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(why) if why.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(why) => return Err(why),
-        };
-        let mut fences: Vec<(&str, u64)> = text
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .filter_map(|(ledger, seq)| Some((ledger, seq.parse().ok()?)))
-            .collect();
-        let last = fences.iter().find(|(ledger, _)| *ledger == plan.ledger).map(|(_, seq)| *seq);
-        match last {
-            Some(last) if plan.seq < last => return Ok(false),
-            Some(last) if plan.seq == last => return Ok(true),
-            _ => {}
-        }
-        fences.retain(|(ledger, _)| *ledger != plan.ledger);
-        fences.insert(0, (&plan.ledger, plan.seq));
-        fences.truncate(FENCES_KEPT);
-        let text: String = fences.iter().map(|(ledger, seq)| format!("{ledger} {seq}\n")).collect();
-        replace(&path, text.as_bytes(), 0o644)?;
-        Ok(true)
-    }
-}
-
-fn remove(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
-        _ => Ok(()),
-    }
-}
-
-/// Writes a new file beside it and renames it: a reader sees the old one or the new one.
-fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    // No target id begins with a dot, so no other file has this name.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}"));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    let written = file.write_all(content).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // Half a file is of no use to anybody, least of all where there is no room.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn run_dir() -> (tempfile::TempDir, RunDir) {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let run = RunDir::open(dir.path()).expect("it can be written");
-        (dir, run)
-    }
-
-    fn plan(ledger: &str, seq: u64) -> Plan {
-        serde_json::from_value(json!({
-            "operation": "o", "ledger": ledger, "seq": seq, "job": 1, "target": "t", "host": "h",
-            "path": "/m/t", "action": "mount", "decision": "mount",
-        }))
-        .expect("a plan")
-    }
-
-    #[test]
-    fn a_lower_fence_is_refused_and_an_equal_one_is_a_repeat() {
-        let (_dir, run) = run_dir();
-        let pass = |ledger, seq| run.pass_fence(&plan(ledger, seq)).expect("it can be written");
-        assert!(pass("a", 5) && pass("a", 5) && pass("a", 7));
-        assert!(!pass("a", 6));
-        assert!(pass("b", 1), "the fences of two ledgers cannot be compared");
-        assert!(!pass("a", 6), "the other ledger's fence was forgotten");
-    }
-
-    #[test]
-    fn an_nfs_mount_is_known_by_its_export_and_one_seen_working_by_its_number_too() {
-        let record: Record = serde_json::from_value(json!({
-            "target": "t", "type": "nfs", "path": "/m/t", "source": "NAS:/e", "state": "mounted",
-            "made_dir": true, "mount_id": 7, "device": "0:44", "daemon": null,
-        }))
-        .expect("a record");
-        let mount = |id, fstype: &str, source: &str| Mount {
-            id,
-            device: "0:44".into(),
-            path: "/m/t".into(),
-            fstype: fstype.into(),
-            source: source.into(),
-        };
-        assert!(record.is_of(&mount(7, "nfs4", "nas:/e")));
-        let other = mount(8, "nfs", "nas:/e/");
-        assert!(record.has_made(&other) && !record.is_of(&other));
-        assert!(!record.has_made(&mount(7, "nfs", "nas:/f")));
-        assert!(!record.has_made(&mount(7, "ext4", "nas:/e")));
-        assert!(!record.has_made(&Mount { path: "/m/u".into(), ..mount(7, "nfs", "nas:/e") }));
-    }
-
-    #[test]
-    fn a_record_is_kept_and_forgotten_with_its_pid_file() {
-        let (_dir, run) = run_dir();
-        let target = TargetId::try_from("t".to_owned()).expect("a valid id");
-        let record = Record {
-            target: target.clone(),
-            kind: TargetType::S3,
-            path: "/m/t".into(),
-            source: "file:///s".into(),
-            options: None,
-            storage: None,
-            state: State::Mounted,
-            made_dir: true,
-            mount_id: Some(7),
-            device: Some("0:44".into()),
-            mounted_as: None,
-            sealed: false,
-            daemon: Some(Identity { pid: 12, start: 34, boot: "b".into() }),
-        };
-        run.save(&record).expect("it can be written");
-        assert_eq!(fs::read_to_string(run.pid_file(&target)).expect("it is there"), "12\n");
-        let loaded = run.load(&target).expect("it is there");
-        assert_eq!((loaded.mount_id, loaded.daemon), (record.mount_id, record.daemon));
-        run.forget(&target).expect("it can be removed");
-        assert!(run.load(&target).is_none() && !run.pid_file(&target).exists());
-        run.forget(&target).expect("nothing to do");
     }
 }

@@ -26,7 +26,10 @@ pub(crate) fn serve(node: &Node, mut output: impl Write) -> Result<Exit, Failure
                 continue;
             }
             Line::Text(line) => match Request::parse(&line) {
-                Ok(request) => node.carry_out(&request),
+                Ok(request) => {
+                    let _about = dms_cli::about(&request.about(None));
+                    node.carry_out(&request)
+                }
                 Err(why) => Response::invalid(&why),
             },
         };

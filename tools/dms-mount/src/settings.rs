@@ -1,11 +1,15 @@
-//! What only dms-mount is told by its environment.
+//! The settings that only dms-mount has.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use dms_cli::Failure;
+use clap::ValueEnum;
+use dms_cli::{Config, Failure, SettingError, Value};
 
+use crate::cli::PolicyArgs;
 use crate::s3::Profile;
+use crate::scope;
+use crate::umount::{OnBusy, OnHung, Policy};
 
 /// How S3 targets are mounted.
 #[derive(Debug, Clone)]
@@ -17,6 +21,8 @@ pub(crate) struct S3 {
     /// each target below it.
     pub(crate) cache_dir: PathBuf,
     pub(crate) owner: Owner,
+    /// `DMS_MOUNT_SCOPE`, default 1 where systemd is process 1: daemons live in scopes of their own.
+    pub(crate) in_scope: bool,
 }
 
 /// Whose the files in a mount are, and who may enter it beside root.
@@ -36,103 +42,135 @@ pub(crate) struct Nfs {
     /// `DMS_ROOTWRAP_BIN` and `DMS_ROOTWRAP_CONF`: mount(8) is run by sudo(8) and this program, with
     /// this configuration, as OpenStack's services do.
     pub(crate) rootwrap: Option<(PathBuf, PathBuf)>,
+    /// `DMS_NFS_EXEC`, default 0: programs may be run from there.
+    pub(crate) may_exec: bool,
 }
 
 impl Nfs {
-    /// From the environment.
-    pub(crate) fn from_env() -> Result<Nfs, Failure> {
-        rootwrap(text("DMS_ROOTWRAP_BIN")?, text("DMS_ROOTWRAP_CONF")?).map_err(bad)
+    /// From the settings.
+    pub(crate) fn read(config: &Config) -> Result<Nfs, Failure> {
+        let (program, configuration) =
+            (config.get("DMS_ROOTWRAP_BIN")?, config.get("DMS_ROOTWRAP_CONF")?);
+        let rootwrap = match (program, configuration) {
+            (None, None) => None,
+            (Some(program), Some(configuration)) => {
+                Some((program.absolute()?, configuration.absolute()?))
+            }
+            (Some(_), None) => return Err(half("DMS_ROOTWRAP_CONF", "DMS_ROOTWRAP_BIN")),
+            (None, Some(_)) => return Err(half("DMS_ROOTWRAP_BIN", "DMS_ROOTWRAP_CONF")),
+        };
+        let may_exec = config.get_or("DMS_NFS_EXEC", || "0".to_owned())?.yes_or_no()?;
+        Ok(Nfs { rootwrap, may_exec })
     }
 }
 
-fn rootwrap(program: Option<String>, configuration: Option<String>) -> Result<Nfs, String> {
-    let absolute = |name: &str, value: String| match value.starts_with('/') {
-        true => Ok(PathBuf::from(value)),
-        false => Err(format!("{name} {value:?} is not absolute")),
-    };
-    let rootwrap = match (program, configuration) {
-        (None, None) => None,
-        (Some(program), Some(configuration)) => Some((
-            absolute("DMS_ROOTWRAP_BIN", program)?,
-            absolute("DMS_ROOTWRAP_CONF", configuration)?,
-        )),
-        (Some(_), None) => {
-            return Err("DMS_ROOTWRAP_CONF is not set, but DMS_ROOTWRAP_BIN is".into());
-        }
-        (None, Some(_)) => {
-            return Err("DMS_ROOTWRAP_BIN is not set, but DMS_ROOTWRAP_CONF is".into());
-        }
-    };
-    Ok(Nfs { rootwrap })
+/// How ZFS pools are imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Zfs {
+    /// `DMS_ZFS_DEVICE_DIRS`, with colons between, default `/dev`: a request may have a pool's
+    /// devices looked for in these directories, and below them.
+    pub(crate) device_dirs: Vec<PathBuf>,
 }
 
-/// An empty variable is as good as none.
-fn text(name: &str) -> Result<Option<String>, Failure> {
-    match std::env::var(name) {
-        Ok(value) if !value.is_empty() => Ok(Some(value)),
-        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => Err(bad(format!("{name} is not UTF-8"))),
+impl Zfs {
+    /// From the settings.
+    pub(crate) fn read(config: &Config) -> Result<Zfs, Failure> {
+        let dirs = config.get_or("DMS_ZFS_DEVICE_DIRS", || "/dev".to_owned())?;
+        let parts = dirs.text.split(':').filter(|dir| !dir.is_empty());
+        let device_dirs: Vec<PathBuf> = parts.map(PathBuf::from).collect();
+        let is_plain = |dir: &PathBuf| {
+            dir.is_absolute() && !dir.components().any(|part| part == Component::ParentDir)
+        };
+        match device_dirs.iter().find(|dir| !is_plain(dir)) {
+            None => Ok(Zfs { device_dirs }),
+            Some(_) => Err(dirs.refuse("names a directory that is relative or has ..").into()),
+        }
     }
+}
+
+fn half(missing: &str, set: &str) -> Failure {
+    Failure::permanent(format!("{missing} is not set, but {set} is"))
+}
+
+/// How far an unmount may go: as the command line says, else the settings.
+pub(crate) fn policy(config: &Config, flags: PolicyArgs) -> Result<Policy, Failure> {
+    let on_busy = word::<OnBusy>(config.get("DMS_ON_BUSY")?)?;
+    let on_hung = word::<OnHung>(Some(config.get_or("DMS_ON_HUNG", || "leave".to_owned())?))?;
+    let step = config.get_or("DMS_UMOUNT_TIMEOUT", || "60".to_owned())?;
+    let step = match flags.umount_timeout {
+        None => (step.seconds()?, step.refuse("is no time")),
+        Some(time) => {
+            let value = Value { text: time.to_string(), name: "--umount-timeout".to_owned() };
+            (value.seconds()?, value.refuse("is no time"))
+        }
+    };
+    match step {
+        (step, why) if step.is_zero() => Err(why.into()),
+        (step, _) => Ok(Policy {
+            on_busy: flags.on_busy.or(on_busy),
+            on_hung: flags.on_hung.or(on_hung).unwrap_or(OnHung::Leave),
+            step,
+        }),
+    }
+}
+
+/// One of a few words.
+fn word<T: ValueEnum>(value: Option<Value>) -> Result<Option<T>, SettingError> {
+    let Some(value) = value else { return Ok(None) };
+    let parsed = T::from_str(&value.text, false).map(Some);
+    parsed.map_err(|_| {
+        let known = T::value_variants().iter().filter_map(T::to_possible_value);
+        let known: Vec<String> = known.map(|word| word.get_name().to_owned()).collect();
+        value.refuse(&format!("is none of {}", known.join(", ")))
+    })
 }
 
 impl S3 {
-    /// From the environment, and the profile that it names.
-    pub(crate) fn from_env() -> Result<S3, Failure> {
-        let cache_dir = PathBuf::from(
-            text("DMS_S3_CACHE_DIR")?.unwrap_or_else(|| "/var/triliovault".to_owned()),
-        );
-        if !cache_dir.is_absolute() {
-            return Err(bad(format!("DMS_S3_CACHE_DIR {cache_dir:?} is not absolute")));
-        }
+    /// From the settings, and the profile that they name.
+    pub(crate) fn read(config: &Config) -> Result<S3, Failure> {
+        let cache_dir = config.get_or("DMS_S3_CACHE_DIR", || "/var/triliovault".to_owned())?;
         Ok(S3 {
-            profile: match text("DMS_S3_PROGRAM")? {
+            profile: match config.get("DMS_S3_PROGRAM")? {
                 Some(name) => profile(&name)?,
                 None => default_profile(),
             },
-            cache_dir,
-            owner: owner(
-                text("DMS_MOUNT_OWNER")?.as_deref(),
-                text("DMS_MOUNT_UMASK")?.as_deref(),
-                text("DMS_MOUNT_ALLOW_OTHER")?.as_deref(),
-            )
-            .map_err(bad)?,
+            cache_dir: cache_dir.absolute()?,
+            owner: Owner::read(config)?,
+            in_scope: config.get_or("DMS_MOUNT_SCOPE", booted)?.yes_or_no()?,
         })
     }
 }
 
-fn bad(text: String) -> Failure {
-    Failure::permanent(text)
+/// 1 where systemd is process 1.
+fn booted() -> String {
+    u8::from(Path::new(scope::BOOTED).is_dir()).to_string()
 }
 
-fn owner(
-    ids: Option<&str>,
-    umask: Option<&str>,
-    allow_other: Option<&str>,
-) -> Result<Owner, String> {
-    let ids = match ids {
-        None => None,
-        Some(text) => {
-            let pair = text.split_once(':').map(|(uid, gid)| (uid.parse(), gid.parse()));
-            let Some((Ok(uid), Ok(gid))) = pair else {
-                return Err(format!("DMS_MOUNT_OWNER {text:?} is not UID:GID"));
-            };
-            Some((uid, gid))
-        }
-    };
-    let umask = match umask {
-        None => None,
-        Some(text) => match u32::from_str_radix(text, 8) {
-            Ok(umask) if umask <= 0o777 => Some(umask),
-            _ => return Err(format!("DMS_MOUNT_UMASK {text:?} is not an octal umask")),
-        },
-    };
-    let allow_other = match allow_other {
-        None => ids.is_some() || umask.is_some(),
-        Some("1") => true,
-        Some("0") => false,
-        Some(text) => return Err(format!("DMS_MOUNT_ALLOW_OTHER {text:?} is neither 0 nor 1")),
-    };
-    Ok(Owner { ids, umask, allow_other })
+impl Owner {
+    fn read(config: &Config) -> Result<Owner, SettingError> {
+        let ids = config.get("DMS_MOUNT_OWNER")?.map(|value| ids(&value)).transpose()?;
+        let umask = config.get("DMS_MOUNT_UMASK")?.map(|value| umask(&value)).transpose()?;
+        let allow_other = match config.get("DMS_MOUNT_ALLOW_OTHER")? {
+            None => ids.is_some() || umask.is_some(),
+            Some(value) => value.yes_or_no()?,
+        };
+        Ok(Owner { ids, umask, allow_other })
+    }
+}
+
+fn ids(value: &Value) -> Result<(u32, u32), SettingError> {
+    let pair = value.text.split_once(':').map(|(uid, gid)| (uid.parse(), gid.parse()));
+    match pair {
+        Some((Ok(uid), Ok(gid))) => Ok((uid, gid)),
+        _ => Err(value.refuse("is not UID:GID")),
+    }
+}
+
+fn umask(value: &Value) -> Result<u32, SettingError> {
+    match u32::from_str_radix(&value.text, 8) {
+        Ok(umask) if umask <= 0o777 => Ok(umask),
+        _ => Err(value.refuse("is not an octal umask")),
+    }
 }
 
 /// The one that has a program here; if none has, the last says so when it is needed.
@@ -144,39 +182,50 @@ fn default_profile() -> Profile {
 }
 
 /// A profile by its name, or by the path of its file.
-fn profile(name: &str) -> Result<Profile, Failure> {
+fn profile(value: &Value) -> Result<Profile, Failure> {
+    let name = &value.text;
     if !name.contains('/') {
-        let unknown = || {
-            let known: Vec<&str> = Profile::names().collect();
-            let known = known.join(", ");
-            bad(format!("DMS_S3_PROGRAM {name:?} is neither one of {known} nor a path"))
-        };
-        return Profile::built_in(name).ok_or_else(unknown);
+        let known: Vec<&str> = Profile::names().collect();
+        let why = || value.refuse(&format!("is neither one of {} nor a path", known.join(", ")));
+        return Ok(Profile::built_in(name).ok_or_else(why)?);
     }
     let path = Path::new(name);
+    let permanent = |why: String| Failure::permanent(why);
     let text = fs::read_to_string(path)
-        .map_err(|why| bad(format!("unable to read {}: {why}", path.display())))?;
+        .map_err(|why| permanent(format!("unable to read {}: {why}", path.display())))?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    Profile::parse(&stem, &text).map_err(|why| bad(format!("{}: {why}", path.display())))
+    Profile::parse(&stem, &text).map_err(|why| permanent(format!("{}: {why}", path.display())))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
+
+    fn config(vars: &[(&'static str, &'static str)]) -> Config {
+        let vars = vars.to_vec();
+        Config::of(move |name| {
+            vars.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        })
+    }
 
     #[test]
     fn rootwrap_is_a_program_and_its_configuration() {
-        let read = |program: Option<&str>, configuration: Option<&str>| {
-            rootwrap(program.map(str::to_owned), configuration.map(str::to_owned))
+        let read = |program, configuration| {
+            Nfs::read(&config(&[
+                ("DMS_ROOTWRAP_BIN", program),
+                ("DMS_ROOTWRAP_CONF", configuration),
+            ]))
         };
-        assert_eq!(read(None, None), Ok(Nfs::default()));
-        let both = read(Some("/usr/bin/rw"), Some("/etc/rw.conf")).expect("both are absolute");
+        assert_eq!(read("", "").ok(), Some(Nfs::default()));
+        let both = read("/usr/bin/rw", "/etc/rw.conf").expect("both are absolute");
         assert_eq!(both.rootwrap, Some(("/usr/bin/rw".into(), "/etc/rw.conf".into())));
         for (program, configuration) in [
-            (Some("/usr/bin/rw"), None),
-            (None, Some("/etc/rw.conf")),
-            (Some("rw"), Some("/etc/rw.conf")),
-            (Some("/usr/bin/rw"), Some("-c")),
+            ("/usr/bin/rw", ""),
+            ("", "/etc/rw.conf"),
+            ("rw", "/etc/rw.conf"),
+            ("/usr/bin/rw", "-c"),
         ] {
             assert!(read(program, configuration).is_err(), "{program:?} {configuration:?}");
         }
@@ -184,21 +233,42 @@ mod tests {
 
     #[test]
     fn an_owner_lets_others_in_unless_told_otherwise() {
-        let read = |ids, umask, others| owner(ids, umask, others);
-        assert_eq!(read(None, None, None), Ok(Owner::default()));
-        let owned = read(Some("1000:100"), Some("027"), None).expect("it is well-formed");
+        let read = |ids, umask, others| {
+            Owner::read(&config(&[
+                ("DMS_MOUNT_OWNER", ids),
+                ("DMS_MOUNT_UMASK", umask),
+                ("DMS_MOUNT_ALLOW_OTHER", others),
+            ]))
+        };
+        assert_eq!(read("", "", ""), Ok(Owner::default()));
+        let owned = read("1000:100", "027", "").expect("it is well-formed");
         assert_eq!((owned.ids, owned.umask), (Some((1000, 100)), Some(0o27)));
         assert!(owned.allow_other);
-        assert!(!read(Some("0:0"), None, Some("0")).expect("it is well-formed").allow_other);
+        assert!(!read("0:0", "", "0").expect("it is well-formed").allow_other);
         for (ids, umask, others) in [
-            (Some("1000"), None, None),
-            (Some("nova:nova"), None, None),
-            (Some("-1:0"), None, None),
-            (None, Some("9"), None),
-            (None, Some("1777"), None),
-            (None, None, Some("yes")),
+            ("1000", "", ""),
+            ("nova:nova", "", ""),
+            ("-1:0", "", ""),
+            ("", "9", ""),
+            ("", "1777", ""),
+            ("", "", "yes"),
         ] {
             assert!(read(ids, umask, others).is_err(), "{ids:?} {umask:?} {others:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_beats_the_settings() {
+        let set = config(&[("DMS_ON_BUSY", "force"), ("DMS_UMOUNT_TIMEOUT", "5")]);
+        let read = policy(&set, PolicyArgs::default()).expect("they are well-formed");
+        assert_eq!((read.on_busy, read.step.as_secs()), (Some(OnBusy::Force), 5));
+        let flags = PolicyArgs { on_busy: Some(OnBusy::Fail), ..PolicyArgs::default() };
+        assert_eq!(policy(&set, flags).expect("well-formed").on_busy, Some(OnBusy::Fail));
+        for (name, value) in
+            [("DMS_ON_BUSY", "ask"), ("DMS_ON_HUNG", ""), ("DMS_UMOUNT_TIMEOUT", "0")]
+        {
+            let read = policy(&config(&[(name, value)]), PolicyArgs::default());
+            assert_eq!(read.is_err(), !value.is_empty(), "{name}={value}");
         }
     }
 }

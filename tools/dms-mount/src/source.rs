@@ -26,9 +26,7 @@ impl Source {
                 export: Export::parse(export)?,
                 options: Options::parse(target.nfs_mount_opts.as_deref().unwrap_or_default())?,
             }),
-            (TargetType::Zfs, _) => {
-                Err(Invalid::new("this version mounts s3 and nfs targets only, not zfs"))
-            }
+            (TargetType::Zfs, _) => Err(Invalid::new("a pool is imported, not mounted")),
         }
     }
 
@@ -49,12 +47,17 @@ impl Source {
     }
 }
 
+/// The export or pool that a request names, or its plan.
+pub(crate) fn source_of(request: &Request) -> Option<&str> {
+    let planned = request.plan.as_ref().and_then(|plan| plan.source.as_deref());
+    request.target.export.as_deref().or(planned)
+}
+
 /// The export that a request is about, also one to unmount it: the request's own, or the plan's.
 /// One that is no export tells nothing, and there it is not needed.
 pub(crate) fn export_of(request: &Request) -> Option<Export> {
-    let plan = request.plan.as_ref();
-    let kind = request.target.kind.or(plan.and_then(|plan| plan.kind));
-    let planned = plan.and_then(|plan| plan.source.as_deref());
-    let named = request.target.export.as_deref().or(planned);
-    named.filter(|_| kind == Some(TargetType::Nfs)).and_then(|text| Export::parse(text).ok())
+    let kind = request.target.kind.or(request.plan.as_ref().and_then(|plan| plan.kind));
+    source_of(request)
+        .filter(|_| kind == Some(TargetType::Nfs))
+        .and_then(|text| Export::parse(text).ok())
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use dms_wire::{ErrorCode, TargetType, UnmountMethod};
 
+use crate::act::{Act, read_mounts};
 use crate::child::{self, Ended, Outcome};
 use crate::daemon::Identity;
-use crate::mount::{PATIENCE, covered, hung};
+use crate::failed::Failed;
+use crate::join::{covered, hung};
+use crate::mount::PATIENCE;
 use crate::nfs;
-use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
 use crate::record::{Record, State};
 use crate::{s3, scan};
@@ -214,7 +216,7 @@ pub(crate) fn detach_if_mounted(act: &Act<'_>, code: ErrorCode) -> Result<(), Fa
 
 fn is_mounted(act: &Act<'_>) -> Result<bool, Failed> {
     let mounts = read_mounts()?;
-    Ok(mounts.at(act.place.path()).is_some_and(|mount| act.is_ours(mount)))
+    mounts.at(act.place.path()).map_or(Ok(false), |mount| act.is_ours(mount))
 }
 
 /// `-c`: the path is canonical, and to look at it could hang. It inherits the act lock: should it
@@ -238,15 +240,17 @@ pub(crate) fn note(act: &Act<'_>, record: Option<&Record>, state: State) {
     }
 }
 
-/// Who has files open below `path`, as far as we may see.
-pub(crate) fn holders(path: &Path) -> String {
+/// Who has files open below `path`, for a message that is told anyway.
+fn holders(path: &Path) -> String {
     let pids = scan::below(path).unwrap_or_else(|why| {
         log::warn!("unable to look at the processes of this host: {why}");
         Vec::new()
     });
-    if pids.is_empty() {
-        return String::new();
-    }
+    if pids.is_empty() { String::new() } else { in_use_by(&pids) }
+}
+
+/// A few of them.
+pub(crate) fn in_use_by(pids: &[i32]) -> String {
     let pids: Vec<String> = pids.iter().take(8).map(i32::to_string).collect();
     format!(" (in use by pid {})", pids.join(", "))
 }

@@ -2,15 +2,18 @@
 //! unless the operator has said so.
 
 use std::fs;
-use std::time::Duration;
 
 use dms_wire::{ErrorCode, MountPath, Response, TargetType, UnmountMethod};
 
-use crate::mount::foreign;
+use crate::act::{Act, read_mounts};
+use crate::daemon::Identity;
+use crate::failed::Failed;
+use crate::join::foreign;
+use crate::mountinfo::Mount;
 use crate::nfs;
-use crate::node::{Act, Failed, read_mounts};
 use crate::record::{Record, State};
 use crate::s3;
+use crate::scan;
 use crate::secrets::Secrets;
 use crate::umount::{detach_if_mounted, umount};
 
@@ -28,46 +31,15 @@ pub(crate) fn unmount(
     let record = record.filter(|_| !is_elsewhere);
     let found = act.mounts.at(act.place.path());
     if let Some(found) = found
-        && !act.is_ours(found)
+        && !act.is_ours(found)?
     {
         let why = foreign(found).to_string().replace("Mount failed", "Unmount failed");
         return Err(Failed::new(ErrorCode::Unmount, why));
     }
-    let daemon = act.daemon();
     let is_nfs = found.is_some_and(nfs::is_nfs);
     let kind = record.as_ref().map(|record| record.kind).or(is_nfs.then_some(TargetType::Nfs));
     let kind = kind.or(said).unwrap_or(TargetType::S3);
-    let (mut taken, mut is_out_of_sight) = (None, false);
-    let is_starting = |record: &Record| record.state == State::Starting;
-    if let Some(daemon) = daemon
-        .as_ref()
-        .filter(|daemon| record.as_ref().is_some_and(is_starting) && act.has_started(daemon))
-    {
-        // Its starter died, and no job was told of it: there is nothing to flush.
-        log::warn!(
-            "pid {} was being started for {} and left alone: ending it",
-            daemon.pid,
-            act.target
-        );
-        daemon.kill(Duration::from_secs(5));
-        detach_if_mounted(act, ErrorCode::Unmount)?;
-    } else if found.is_some() {
-        let method = umount(act, kind, daemon.as_ref(), record.as_ref())?;
-        is_out_of_sight = method == UnmountMethod::Lazy;
-        taken = Some(method);
-    }
-    // Out of sight it lives for as long as somebody has files open.
-    let patience = if is_out_of_sight { Duration::ZERO } else { act.until.left() };
-    if let Some(daemon) = &daemon
-        && !daemon.wait_for_end(patience)
-        && !is_out_of_sight
-    {
-        let text = format!(
-            "timeout: unmounted {path}, but its daemon is still flushing, pid {}",
-            daemon.pid
-        );
-        return Err(Failed::new(ErrorCode::Busy, text));
-    }
+    let taken = take_away(act, kind, found, record.as_ref())?;
     if !is_elsewhere {
         tell_last_words(act, record.as_ref());
         clean_up(act, record.as_ref());
@@ -79,12 +51,78 @@ pub(crate) fn unmount(
         Some(_) => format!("Target unmounted successfully from {path}"),
         None => format!("Target not mounted at {path}"),
     };
-    Ok(Response {
+    Ok(unmounted(path, taken, text))
+}
+
+/// The answer where nothing is mounted any more.
+pub(crate) fn unmounted(path: &MountPath, taken: Option<UnmountMethod>, text: String) -> Response {
+    Response {
         unmounted: Some(true),
         unmount_method: taken,
         mount_path: Some(path.to_string()),
         ..Response::success(text)
-    })
+    }
+}
+
+/// Takes the mount away, if it is there, and waits for its daemon. Says what the mount took.
+fn take_away(
+    act: &Act<'_>,
+    kind: TargetType,
+    found: Option<&Mount>,
+    record: Option<&Record>,
+) -> Result<Option<UnmountMethod>, Failed> {
+    // Known before anything is touched: it may have data to send.
+    let daemon = act.daemon()?;
+    let leftover = leftover(act, daemon.as_ref(), record)?;
+    let mut taken = None;
+    if let Some(leftover) = leftover {
+        // There is nothing to flush.
+        act.end_leftover(leftover);
+        detach_if_mounted(act, ErrorCode::Unmount)?;
+    } else if found.is_some() {
+        taken = Some(umount(act, kind, daemon.as_ref(), record)?);
+    }
+    // Out of sight it lives for as long as somebody has files open.
+    let is_out_of_sight = taken == Some(UnmountMethod::Lazy);
+    match daemon.filter(|daemon| !is_out_of_sight && !daemon.wait_for_end(act.until.left())) {
+        None => Ok(taken),
+        Some(daemon) => {
+            let why = goes_on(&daemon, found);
+            let text = format!("timeout: unmounted {}, but {why}", act.place.path().display());
+            Err(Failed::new(ErrorCode::Busy, text))
+        }
+    }
+}
+
+/// Why the daemon of what was unmounted goes on: it has data to send, or whoever was started with a
+/// copy of the host's mounts, as containers are, has this one yet.
+fn goes_on(daemon: &Identity, unmounted: Option<&Mount>) -> String {
+    let others = unmounted.map(|mount| scan::with_copy(&mount.device));
+    let daemon = daemon.pid;
+    match others.and_then(Result::ok).as_deref() {
+        Some([pid, ..]) => {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let name = name.trim();
+            format!(
+                "pid {pid} ({name}) has it in a mount namespace of its own, and its daemon goes on, \
+                 pid {daemon}"
+            )
+        }
+        _ => format!("its daemon is still flushing, pid {daemon}"),
+    }
+}
+
+/// The daemon, if it was being started when its starter died.
+fn leftover<'a>(
+    act: &Act<'_>,
+    daemon: Option<&'a Identity>,
+    record: Option<&Record>,
+) -> Result<Option<&'a Identity>, Failed> {
+    let was_starting = record.is_some_and(|record| record.state == State::Starting);
+    match daemon.filter(|_| was_starting) {
+        Some(daemon) if act.has_started(daemon)? => Ok(Some(daemon)),
+        _ => Ok(None),
+    }
 }
 
 /// The last chance to hear of what the daemon could not send. It knew the keys.
@@ -100,16 +138,33 @@ fn tell_last_words(act: &Act<'_>, record: Option<&Record>) {
     }
 }
 
+/// Makes it writable again, and removes it if it was made for the mount. Held like one that is just
+/// being mounted on: another target may be about to do that, by another spelling of the path.
+fn remove_mount_point(act: &Act<'_>, record: &Record) -> Result<(), Failed> {
+    let is_mounted = || read_mounts().map(|mounts| mounts.at(act.place.path()).is_some());
+    if is_mounted()? || !act.place.is_there()? {
+        return Ok(());
+    }
+    let Some(held) = act.place.lock()? else {
+        let text = "another target is just being mounted there";
+        return Err(Failed::new(ErrorCode::Busy, text));
+    };
+    if is_mounted()? {
+        return Ok(());
+    }
+    if record.sealed {
+        act.place.unseal(&held)?;
+    }
+    if record.made_dir {
+        act.place.remove()?;
+    }
+    Ok(())
+}
+
 /// Removes what was made for a mount that is gone: its directory, its record, its PID file.
 pub(crate) fn clean_up(act: &Act<'_>, record: Option<&Record>) {
-    if record.is_some_and(|record| record.sealed)
-        && read_mounts().is_ok_and(|mounts| mounts.at(act.place.path()).is_none())
-        && let Err(why) = act.place.unseal()
-    {
-        log::warn!("{why}");
-    }
-    if record.is_some_and(|record| record.made_dir)
-        && let Err(why) = act.place.remove()
+    if let Some(record) = record.filter(|record| record.sealed || record.made_dir)
+        && let Err(why) = remove_mount_point(act, record)
     {
         log::warn!("left {} behind: {why}", act.place.path().display());
     }

@@ -9,18 +9,30 @@ mod options;
 pub(crate) use export::Export;
 pub(crate) use options::Options;
 
+use std::io;
+use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
-use dms_wire::ErrorCode;
+use dms_wire::{Deadline, ErrorCode, TargetType};
 
+use crate::act::{Act, cannot_look, read_mounts};
 use crate::child::{self, Ended, Outcome};
+use crate::failed::Failed;
 use crate::mount::{Left, PATIENCE, save};
 use crate::mountinfo::Mount;
-use crate::node::{Act, Failed, read_mounts};
 use crate::probe::{self, Depth, Health};
 use crate::record::{Record, State};
 use crate::s3::{SEARCH_PATH, find_in_search_path};
+use crate::scan;
 use crate::umount::{detach_if_mounted, run_umount};
+
+/// How long what was killed may take to end.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Between two looks at that.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// More of what mount(8) says is not passed on.
 const MAX_WORDS: usize = 700;
@@ -59,9 +71,12 @@ pub(crate) fn launch(
     let result = match outcome {
         Outcome::Ended(ended) if ended.status.success() => see_it_work(act, export, record),
         Outcome::Ended(ended) => Err(refused(&ended)),
-        Outcome::Killed => Err(too_long(act, export)),
-        // It holds the act lock. Should it mount after all, the record tells whose that is.
-        Outcome::Outlives => return Err(Left::OnItsWay(too_long(act, export))),
+        Outcome::Killed if has_nobody_left(act, export) => Err(too_long(act, export)),
+        // It holds the act lock, or is known by its command line. Should it mount after all, the
+        // record tells whose that is.
+        Outcome::Killed | Outcome::Outlives => {
+            return Err(Left::OnItsWay(too_long(act, export)));
+        }
     };
     if result.is_err()
         && let Err(why) = detach_if_mounted(act, ErrorCode::Mount)
@@ -69,6 +84,37 @@ pub(crate) fn launch(
         log::error!("{why}");
     }
     Ok(result?)
+}
+
+/// Whether all that was told to mount the export there has ended, or does soon: sudo(8) and rootwrap
+/// may have started it in a group of its own, and without the act lock.
+fn has_nobody_left(act: &Act<'_>, export: &Export) -> bool {
+    let end = Deadline::after(SOON);
+    loop {
+        match under_way(export.as_str(), act.place.path()) {
+            Ok(pids) if pids.is_empty() => return true,
+            Err(why) => log::warn!("{}", cannot_look(&why)),
+            Ok(_) => {}
+        }
+        if end.passed() {
+            return false;
+        }
+        thread::sleep(GLANCE);
+    }
+}
+
+fn under_way(export: &str, path: &Path) -> io::Result<Vec<i32>> {
+    scan::told(&[export, &path.to_string_lossy()])
+}
+
+/// Nothing is done about a target as long as somebody may mount it yet who was given up.
+pub(crate) fn refuse_while_under_way(act: &Act<'_>) -> Result<(), Failed> {
+    let is_it = |record: &Record| record.kind == TargetType::Nfs && record.state == State::Starting;
+    let Some(record) = act.record().filter(is_it) else { return Ok(()) };
+    let pids = under_way(&record.source, &record.path).map_err(|why| cannot_look(&why))?;
+    let Some(pid) = pids.first() else { return Ok(()) };
+    let text = format!("timeout: another act on {} does not end, pid {pid}", act.target);
+    Err(Failed::new(ErrorCode::Busy, text))
 }
 
 /// `sudo BIN CONF` before it, where that is how root's commands are run here. Of our environment it
@@ -82,7 +128,8 @@ fn command(act: &Act<'_>, export: &Export, options: &Options) -> Command {
             command
         }
     };
-    command.args(["-t", "nfs", "-o", &options.to_list(), "--", export.as_str()]);
+    let options = options.to_list(&act.node.nfs);
+    command.args(["-t", "nfs", "-o", &options, "--", export.as_str()]);
     command.arg(act.place.path()).env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C");
     command
 }

@@ -8,11 +8,16 @@ use std::net::IpAddr;
 
 use dms_wire::Invalid;
 
+use crate::settings;
+
 /// The journal keeps a text of this length, and `reconcile` mounts with what it kept.
 const MAX_OPTIONS: usize = 1024;
 
-/// Whatever a request says: what lies in a backup target gives nobody rights, and is not run.
-const ALWAYS: &str = "nosuid,nodev,noexec";
+/// Whatever a request says: what lies in a backup target gives nobody rights.
+const ALWAYS: &str = "nosuid,nodev";
+
+/// And is not run, unless the operator says that it may be.
+const BY_DEFAULT: &str = "noexec";
 
 /// Without a value. Not `bg`: it would mount later, by itself, when nobody knows of it.
 #[rustfmt::skip]
@@ -107,12 +112,13 @@ impl Options {
     }
 
     /// As mount(8) gets them: of two that contradict each other the last counts, so ours come last.
-    pub(crate) fn to_list(&self) -> String {
-        let mut list = self.0.join(",");
-        if !list.is_empty() {
-            list.push(',');
+    pub(crate) fn to_list(&self, settings: &settings::Nfs) -> String {
+        let mut options: Vec<&str> = self.0.iter().map(String::as_str).collect();
+        options.push(ALWAYS);
+        if !settings.may_exec {
+            options.push(BY_DEFAULT);
         }
-        list + ALWAYS
+        options.join(",")
     }
 }
 
@@ -130,7 +136,8 @@ mod tests {
     use super::*;
 
     fn list(text: &str) -> Result<String, String> {
-        Options::parse(text).map(|options| options.to_list()).map_err(|why| why.0)
+        let list = |options: Options| options.to_list(&settings::Nfs::default());
+        Options::parse(text).map(list).map_err(|why| why.0)
     }
 
     #[test]
@@ -154,8 +161,17 @@ mod tests {
             assert_eq!(list(text).as_deref(), Ok(want), "{text}");
         }
         for flag in FLAGS {
-            assert_eq!(list(flag), Ok(format!("{flag},{ALWAYS}")));
+            assert_eq!(list(flag), Ok(format!("{flag},{ALWAYS},{BY_DEFAULT}")));
         }
+    }
+
+    #[test]
+    fn only_the_operator_lets_programs_be_run() {
+        let settings = settings::Nfs { may_exec: true, ..settings::Nfs::default() };
+        let list = |text: &str| Options::parse(text).map(|options| options.to_list(&settings));
+        assert_eq!(list("rw").as_deref(), Ok("rw,nosuid,nodev"));
+        assert_eq!(list("noexec").as_deref(), Ok("noexec,nosuid,nodev"));
+        assert!(list("exec").is_err());
     }
 
     #[test]

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use dms_wire::ErrorCode;
 
-use super::{blames_credentials, bucket_of, last_words, start, wait_until_ready};
-use crate::daemon::{self, Daemon};
+use super::{blames_credentials, last_words, start, wait_until_ready};
+use crate::act::Act;
+use crate::daemon::Daemon;
+use crate::failed::Failed;
 use crate::mount::save;
-use crate::mountinfo::Mount;
-use crate::node::{Act, Failed};
 use crate::record::{Record, State};
 use crate::secrets::{Credentials, Secrets};
 use crate::umount::detach_if_mounted;
@@ -65,33 +65,6 @@ pub(crate) fn launch(act: &Act<'_>, ready: &Ready, record: &mut Record) -> Resul
     outcome
 }
 
-/// Another secret may open the same bucket, but a job must not write into another one.
-pub(crate) fn refuse_other_storage(
-    act: &Act<'_>,
-    found: &Mount,
-    source: &str,
-    record: Option<&Record>,
-) -> Result<(), Failed> {
-    let record = record.filter(|record| record.has_made(found));
-    if record.is_some_and(|record| record.source == source) {
-        return Ok(());
-    }
-    let wanted = fetch(act, source)?;
-    let same = match record.and_then(|record| record.storage.as_ref()) {
-        Some(storage) => *storage == wanted.storage(),
-        None => bucket_known(act, found).is_some_and(|bucket| bucket == wanted.bucket),
-    };
-    if !same {
-        let text = format!(
-            "Mount failed: target {} is mounted from {}, and {source} is of another bucket",
-            act.target, found.source
-        );
-        return Err(Failed::new(ErrorCode::Mount, text));
-    }
-    log::warn!("target {} is mounted already, by another secret than {source}", act.target);
-    Ok(())
-}
-
 /// So that it can be mounted again when its daemon dies under its jobs. It can do without.
 fn keep(act: &Act<'_>, source: &str, credentials: &Credentials) {
     let payload = credentials.to_payload();
@@ -111,7 +84,7 @@ fn kept(act: &Act<'_>, source: &str) -> Option<Credentials> {
     kept
 }
 
-fn fetch(act: &Act<'_>, source: &str) -> Result<Credentials, Failed> {
+pub(super) fn fetch(act: &Act<'_>, source: &str) -> Result<Credentials, Failed> {
     let fetched = act.node.secrets.fetch(source, act.token, act.until);
     fetched.map_err(|why| Failed::new(ErrorCode::Credentials, why.0))
 }
@@ -123,12 +96,7 @@ fn announce(act: &Act<'_>, record: &Record) {
     log::info!("  PID: {pid}");
     log::info!("  Mount path: {}", record.path.display());
     log::info!("  PID file: {}", act.node.run_dir.pid_file(act.target).display());
-}
-
-/// As the mount says itself, or as its daemon was told.
-fn bucket_known(act: &Act<'_>, found: &Mount) -> Option<String> {
-    let told = || daemon::variable(act.daemon()?.pid, "vault_s3_bucket");
-    bucket_of(found).map(str::to_owned).or_else(told)
+    log::info!("  Total tracked processes: {}", act.node.run_dir.pid_files().len());
 }
 
 /// The daemon's own words, and whether they are about the credentials.

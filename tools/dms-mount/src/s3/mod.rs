@@ -5,10 +5,12 @@
 
 mod launch;
 mod profile;
+mod storage;
 mod words;
 
-pub(crate) use launch::{get_ready, launch, refuse_other_storage};
+pub(crate) use launch::{get_ready, launch};
 pub(crate) use profile::{Profile, SEARCH_PATH, find_in_search_path};
+pub(crate) use storage::{Known, refuse_other_storage};
 pub(crate) use words::{blames_credentials, last_words};
 
 use std::fs::DirBuilder;
@@ -22,6 +24,7 @@ use dms_wire::{Deadline, Secret, TargetId};
 use crate::daemon::{self, Daemon, Identity, Launch};
 use crate::mountinfo::{Mount, Mounts, Watch};
 use crate::probe::{self, Depth, Health};
+use crate::scope::Scope;
 use crate::secrets::Credentials;
 use crate::settings;
 use profile::Values;
@@ -80,15 +83,18 @@ const TARGET: &str = "DMS_TARGET_ID";
 const PATH: &str = "DMS_MOUNT_PATH";
 
 /// The target's daemon at `path`, by its environment: one of ours, or of the Python server's.
-pub(crate) fn find_daemon(target: &TargetId, path: &Path) -> Option<Identity> {
-    let ours = [format!("{TARGET}={target}"), format!("{PATH}={}", path.display())];
+pub(crate) fn find_daemon(target: &TargetId, path: &Path) -> io::Result<Option<Identity>> {
     let theirs = [format!("vault_data_directory={}", path.display())];
-    daemon::find(&[&ours, &theirs])
+    daemon::find(&[&own_entries(target, path), &theirs])
 }
 
 /// The same, only if it is one of ours.
-pub(crate) fn find_own_daemon(target: &TargetId, path: &Path) -> Option<Identity> {
-    daemon::find(&[&[format!("{TARGET}={target}"), format!("{PATH}={}", path.display())]])
+pub(crate) fn find_own_daemon(target: &TargetId, path: &Path) -> io::Result<Option<Identity>> {
+    daemon::find(&[&own_entries(target, path)])
+}
+
+fn own_entries(target: &TargetId, path: &Path) -> [String; 2] {
+    [format!("{TARGET}={target}"), format!("{PATH}={}", path.display())]
 }
 
 /// A daemon that is on its way, and what its mount will look like.
@@ -125,7 +131,11 @@ pub(crate) fn start(
     .map(|(name, value)| (name.to_owned(), Secret::new(value)))
     .into();
     environment.extend(profile.environment(&values));
-    let launch = Launch { arguments: &profile.arguments(&values), environment: &environment };
+    let launch = Launch {
+        scope: settings.in_scope.then(|| Scope::new(target, path)).transpose()?,
+        arguments: &profile.arguments(&values),
+        environment: &environment,
+    };
     let mounted_as = profile.mounted_as(&values);
     Ok(Started { daemon: Daemon::start(program, &launch, log)?, mounted_as })
 }

@@ -122,6 +122,23 @@ impl Profile {
             .any(|text| wanted.iter().any(|wanted| text.contains(wanted)))
     }
 
+    /// What stands before this value on its command line or in its environment, where nothing stands
+    /// behind it: so the value can be read there.
+    pub(crate) fn words_before(&self, name: &str) -> Vec<String> {
+        let ends = [format!("{{{name}}}"), format!("{{{name}|}}")];
+        let before = |text: &String| {
+            let found = ends.iter().find_map(|end| text.strip_suffix(end.as_str()));
+            found.map(str::to_owned)
+        };
+        let environment = self.environment.iter();
+        let environment =
+            environment.filter_map(|(key, text)| Some(format!("{key}={}", before(text)?)));
+        let arguments = self.arguments.iter().filter_map(before);
+        // Before one that stands alone there is nothing to find it by.
+        let is_plain = |word: &String| !word.is_empty() && !word.contains('{');
+        arguments.chain(environment).filter(is_plain).collect()
+    }
+
     /// File system type and source of such a mount in mountinfo.
     pub(crate) fn mounted_as(&self, values: &Values) -> (String, String) {
         let filled = |text: &str| fill(text, values).unwrap_or_default();
@@ -209,6 +226,15 @@ mod tests {
         ] {
             assert_eq!(fill(text, &values).as_deref(), want, "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_program_was_told_is_found_behind_its_word() {
+        let words = |profile: &str, name| Profile::built_in(profile).map(|p| p.words_before(name));
+        assert_eq!(words("s3fs", "endpoint"), Some(vec!["-ourl=".to_owned()]));
+        assert_eq!(words("s3fs", "bucket"), Some(Vec::new()));
+        let told = Some(vec!["vault_s3_endpoint_url=".to_owned()]);
+        assert_eq!(words("s3vaultfuse", "endpoint"), told);
     }
 
     #[test]

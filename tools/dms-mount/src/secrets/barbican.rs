@@ -47,7 +47,7 @@ struct Metadata {
 
 impl KeyManager {
     pub(super) fn new(settings: &OpenStack) -> Result<Self, Failure> {
-        let client = Client::new(settings.ca_file.as_deref(), settings.tls_insecure)?;
+        let client = Client::new(settings.ca_file.clone(), settings.tls_insecure);
         let place = match (&settings.barbican_url, &settings.auth_url) {
             (Some(url), _) => Place::At(configured("DMS_BARBICAN_URL", url)?.without("/v1")),
             (None, Some(url)) => {
@@ -86,6 +86,23 @@ impl KeyManager {
             ));
         }
         Ask { session: &session, at: &at, id: &secret.id }.fetch()
+    }
+
+    /// Whether somebody who can be trusted answers, asked without a token; says who. `None`: there
+    /// is no key manager.
+    pub(super) fn check(&self, until: Deadline) -> Result<Option<String>> {
+        let (what, at) = match &self.place {
+            Place::Nowhere => return Ok(None),
+            Place::At(at) => ("the key manager", at),
+            // Where the key manager is, only a token's catalogue says.
+            Place::InCatalogue(keystone) => ("Keystone", keystone.place()),
+        };
+        let answer = self.client.session_without_token(until)?.get(at, "/", JSON, MAX_SECRET)?;
+        match answer.status {
+            500.. => answer.unexpected(at),
+            // Whatever it says to a stranger, it is there.
+            _ => Ok(Some(format!("{what} {at} answers"))),
+        }
     }
 
     fn find(&self, session: &Session) -> Result<Endpoint> {

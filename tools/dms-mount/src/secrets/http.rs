@@ -1,14 +1,13 @@
-//! A GET with a token: over HTTP/1.1, to the URL that it is told and to no other.
+//! A GET, with a token or without: over HTTP/1.1, to the URL that it is told and to no other.
 //!
 //! It follows no redirect, uses no proxy, and ends at a deadline, however slowly the peer speaks.
 //! Nothing that the peer says is quoted: it was told the token.
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dms_cli::Failure;
 use dms_wire::{Deadline, Secret};
 use ureq::http::HeaderValue;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
@@ -28,13 +27,15 @@ const MAX_TOKEN: usize = 16 << 10;
 
 /// How peers are verified.
 pub(super) struct Client {
-    tls: TlsConfig,
+    /// With the authorities to trust instead of the system's.
+    ca_file: Option<PathBuf>,
+    is_insecure: bool,
 }
 
 /// One fetch: its token, and when it has to be over.
 pub(super) struct Session {
     agent: Agent,
-    token: HeaderValue,
+    token: Option<HeaderValue>,
     until: Deadline,
 }
 
@@ -45,23 +46,25 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    /// With these authorities instead of the system's, if a file names them.
-    pub(super) fn new(ca_file: Option<&Path>, is_insecure: bool) -> Result<Self, Failure> {
-        let roots = match ca_file {
+    pub(super) fn new(ca_file: Option<PathBuf>, is_insecure: bool) -> Self {
+        Client { ca_file, is_insecure }
+    }
+
+    /// Read for each fetch: whoever needs none, to unmount, can do without a file that is no good.
+    fn tls(&self) -> Result<TlsConfig> {
+        let roots = match &self.ca_file {
             None => RootCerts::PlatformVerifier,
-            Some(path) => authorities(path).map_err(|why| {
-                let path = path.display();
-                Failure::permanent(format!("unable to read DMS_CA_FILE {path}: {why}"))
+            Some(path) => authorities(path).or_else(|why| {
+                no(format_args!("unable to read DMS_CA_FILE {}: {why}", path.display()))
             })?,
         };
         let tls = TlsConfig::builder()
             .provider(TlsProvider::NativeTls)
             .root_certs(roots)
-            .disable_verification(is_insecure);
-        Ok(Client { tls: tls.build() })
+            .disable_verification(self.is_insecure);
+        Ok(tls.build())
     }
 
-    /// Connections are not kept beyond it: the next token has its own.
     pub(super) fn session(&self, token: &Secret, until: Deadline) -> Result<Session> {
         let token = token.reveal();
         let is_plain = (1..=MAX_TOKEN).contains(&token.len())
@@ -71,16 +74,23 @@ impl Client {
             return no("the request's token is not a usable token");
         };
         token.set_sensitive(true);
+        Ok(Session { token: Some(token), ..self.session_without_token(until)? })
+    }
+
+    /// To see who is there.
+    pub(super) fn session_without_token(&self, until: Deadline) -> Result<Session> {
         let config = Agent::config_builder()
-            .tls_config(self.tls.clone())
+            .tls_config(self.tls()?)
             .proxy(None)
             .max_redirects(0)
             .http_status_as_error(false)
             .max_response_header_size(MAX_HEAD)
+            // Each question has its own: a peer may just be about to end one that is kept.
+            .max_idle_connections(0)
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .user_agent(concat!("dms-mount/", env!("CARGO_PKG_VERSION")));
-        Ok(Session { agent: config.build().new_agent(), token, until })
+        Ok(Session { agent: config.build().new_agent(), token: None, until })
     }
 }
 
@@ -111,11 +121,11 @@ impl Session {
             return no(format_args!("timeout: there was no time left to ask {at}"));
         }
         log::debug!("asking {at}{path} for {accept}");
-        let asked = self
-            .agent
-            .get(format!("{at}{path}"))
-            .header("X-Auth-Token", self.token.clone())
-            .header("Accept", accept)
+        let mut ask = self.agent.get(format!("{at}{path}")).header("Accept", accept);
+        if let Some(token) = &self.token {
+            ask = ask.header("X-Auth-Token", token.clone());
+        }
+        let asked = ask
             .config()
             // All of it: from the look-up of the host to the last byte of the body.
             .timeout_global(Some(self.until.left()))

@@ -51,6 +51,11 @@ impl Keystone {
         }
     }
 
+    /// Where it is.
+    pub(super) fn place(&self) -> &Endpoint {
+        &self.at
+    }
+
     /// Where the key manager is, as far as this token is concerned.
     pub(super) fn key_manager(&self, session: &Session) -> Result<Endpoint> {
         let at = &self.at;

@@ -29,8 +29,11 @@ pub(crate) struct NoCredentials(pub(crate) String);
 
 type Result<T, E = NoCredentials> = std::result::Result<T, E>;
 
+/// As the Python server begins it.
+const FAILED: &str = "Failed to fetch credentials: ";
+
 fn no<T>(text: impl std::fmt::Display) -> Result<T> {
-    Err(NoCredentials(format!("Failed to fetch credentials: {text}")))
+    Err(NoCredentials(format!("{FAILED}{text}")))
 }
 
 /// Where this node has its secrets from.
@@ -47,6 +50,13 @@ impl Secrets {
     /// Where `file://` secrets are; none: they are off.
     pub(crate) fn dir(&self) -> Option<&Path> {
         self.dir.as_deref()
+    }
+
+    /// Whether the key manager, or Keystone, can be reached and trusted: who it is, or why not.
+    /// `None`: there is none.
+    pub(crate) fn check_key_manager(&self, until: Deadline) -> Result<Option<String>, String> {
+        let told = |why: NoCredentials| why.0.trim_start_matches(FAILED).to_owned();
+        self.key_manager.check(until).map_err(told)
     }
 
     /// The credentials of a mount that was made with them, as they were kept for as long as it lives.
