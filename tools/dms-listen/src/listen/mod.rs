@@ -18,7 +18,7 @@ mod worker;
 use std::cell::Cell;
 
 use crossbeam_channel::{Sender, unbounded};
-use dms_cli::{Context, Exit, Failure, Settings};
+use dms_cli::{Config, Context, Exit, Failure, Files, Settings};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -58,8 +58,11 @@ pub(crate) enum Event {
 /// # Errors
 /// Usage, configuration, and what the system refuses at the start.
 pub fn run() -> Result<Exit, Failure> {
-    let cli: Cli = dms_cli::parse()?;
-    let plan = cli.plan(Settings::from_env()?)?;
+    let cli: Option<Cli> = dms_cli::parse()?;
+    let config = Config::read(Files::Node)?;
+    let settings = Settings::read(&config)?;
+    let Some(cli) = cli else { return config.print() };
+    let plan = cli.plan(settings)?;
     let (tell, events) = unbounded();
     let (orders, received) = unbounded();
     watch_signals(tell.clone())?;
