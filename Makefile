@@ -14,16 +14,12 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 PREFIX ?= /usr/local
-BINDIR = $(DESTDIR)$(PREFIX)/bin
-MANDIR = $(DESTDIR)$(PREFIX)/share/man
 
 LEDGER_TESTS = boundaries crash fence ledger metrics model reconcile refusals repeats sharing storm \
-	stream tidy topologies truth upgrade
+	stream survey tidy topologies truth upgrade zfs zfs_hosts zfs_races zfs_stand_in
 
-TOOLS = dms-lock dms-ledger dms-mount dms-listen dms-call
-
-.PHONY: help build install uninstall demo check check-long lint docs test-unit test-integration coverage format \
-	clean deps
+.PHONY: help build install uninstall deb try-packages demo bench check check-long lint docs test-unit \
+	test-integration coverage screens torture mutants format clean deps
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^=]*## /\1: /p' Makefile | while IFS=: read -r target text; \
@@ -32,23 +28,32 @@ help: ## This list
 build: ## The tools, as release binaries in target/release
 	cargo build --release --locked
 
-install: build ## The tools, dms-pipeline and the pages, below $(DESTDIR)$(PREFIX)
-	install -d $(BINDIR) $(sort $(foreach page,$(wildcard man/*),$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))))
-	install $(addprefix $(TARGET)/release/,$(TOOLS)) pipelines/dms-pipeline $(BINDIR)
-	$(foreach page,$(wildcard man/*),install -m 644 $(page) $(MANDIR)/man$(patsubst .%,%,$(suffix $(page))) &&) :
+install: build ## The tools, units, pages and completions, below $(DESTDIR)$(PREFIX)
+	BUILT="$(TARGET)/release" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install install
 
-uninstall: ## Remove what `install` put there
-	rm -f $(addprefix $(BINDIR)/,$(TOOLS) dms-pipeline) \
-		$(foreach page,$(wildcard man/*),$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))/$(notdir $(page)))
+uninstall: ## Remove what `install` put there; settings only if they are as they came
+	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install uninstall
+
+deb: build ## Debian packages in target/deb
+	BUILT="$(TARGET)/release" packaging/deb/build "$(TARGET)/deb"
+
+try-packages: deb ## Install and purge them in a fresh Debian tree, which mmdebstrap fetches; as root
+	packaging/deb/try "$(TARGET)/deb"
 
 demo: deps ## Two jobs share an S3 target on this machine, told line by line; as root
 	cargo build --locked --workspace --bins
 	@PATH="$(TARGET)/debug:$(CURDIR)/pipelines:$$PATH" tests/demo.sh
 
+# The tools as users have them; the harness beside them.
+bench: deps build ## How quick and frugal it is beside others: a table, and target/bench.json; as root
+	cargo build --profile harness --locked -p dms-bench -p dms-tests --bins
+	@ln -f "$(TARGET)/harness/dms-test-s3" "$(TARGET)/release/dms-test-s3"
+	@DMS_BIN="$(TARGET)/release" "$(TARGET)/harness/dms-bench" $(PARTS)
+
 check: deps lint docs test-unit test-integration ## All that has to pass; what CI runs
 
 check-long: export DMS_TEST_LONG = 1
-check-long: check ## The same, with the tests that take long
+check-long: check try-packages mutants ## The same, with the tests that take long
 
 lint: ## Format, clippy, and shellcheck of every shell script
 	cargo fmt --all --check
@@ -71,9 +76,24 @@ test-unit: ## The unit tests
 test-integration: ## Whole pipelines on real parts; as root
 # The tests run the binaries, which cargo does not know: it would not build them.
 	cargo build --workspace --locked
+# How quick it is, is said of what users have.
+	cargo build --release --locked -p dms-lock
 	cargo test --locked --workspace --test '*'
 # The ledger's tests once more, on the other engine.
 	DMS_TEST_DB=mariadb cargo test --locked -p dms-tests $(addprefix --test ,$(LEDGER_TESTS))
+
+torture: SECONDS = 600
+torture: ## Tries to break all of it, for SECONDS=600, by SEED=n; as root
+	cargo build --workspace --locked
+	"$(TARGET)/debug/torture" --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TORTURE)
+
+mutants: ## Whether that finds what was made wrong on purpose; as root
+	cargo build --workspace --locked
+	tests/torture/mutants/run "$(TARGET)/debug/torture"
+
+screens: ## What an operator sees, in docs/screens.md; as root
+	cargo build --workspace --locked
+	DMS_WRITE_SCREENS=1 cargo test --locked -p dms-tests --test screens
 
 coverage: ## What the tests reach, as a table
 	@cargo llvm-cov --version >/dev/null 2>&1 || { echo 'make coverage: fatal: cargo-llvm-cov is' \

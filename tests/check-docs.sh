@@ -11,7 +11,7 @@ bin=$(cd "${DMS_BIN:-${CARGO_TARGET_DIR:-target}/debug}" 2>/dev/null && pwd) || 
     echo "check-docs: ${DMS_BIN:-${CARGO_TARGET_DIR:-target}/debug}: no such directory: build first"
     exit 1
 }
-# dms-pipeline calls dms-lock by name.
+# The scripts call the tools by name.
 PATH=$bin:$PATH
 
 finding() {
@@ -99,9 +99,12 @@ check_options() {
 # --- (c) environment variables: documents and sources agree
 
 check_environment() {
-    variable='DMS_[A-Z][A-Z_]*[A-Z]|KEYSTONE_TOKEN'
-    grep -rhoE "\"($variable)\"" lib/dms-cli/src lib/dms-flock/src tools/*/src |
-        tr -d '"' | sort -u >"$tmp/read"
+    variable='DMS_[A-Z][A-Z0-9_]*[A-Z]|KEYSTONE_TOKEN'
+    {
+        grep -rhoE "\"($variable)\"" lib/dms-cli/src lib/dms-flock/src tools/*/src | tr -d '"'
+        # Scripts read theirs as ${NAME-}.
+        grep -hoE "\\$\{($variable)\b" pipelines/* | sed 's/^..//'
+    } | sort -u >"$tmp/read"
     for file in man/* README.md; do
         grep -ohE "\\b($variable)\\b" "$file" | missing_in "$tmp/read" | while read -r name; do
             finding "$file" "has variable $name, which no tool reads"
@@ -113,7 +116,19 @@ check_environment() {
     done
 }
 
-# --- (d) links between files
+# Every setting has a paragraph in the page on settings, by the name that it has in a file.
+check_settings() {
+    page=man/dms.conf.5 source=lib/dms-cli/src/config/mod.rs
+    sed -n '/^const VARIABLES/,/^\]/s/^ *"DMS_\([A-Z0-9_]*\)".*/\1/p' "$source" | tr '[:upper:]' '[:lower:]' |
+        sort -u >"$tmp/settings"
+    [ -s "$tmp/settings" ] || finding "$source" "no setting was found there"
+    sed -n 's/^\.It Cm //p' "$page" | tr -s ' ,' '\n' | sort -u >"$tmp/paragraphs"
+    missing_in "$tmp/paragraphs" <"$tmp/settings" | while read -r name; do
+        finding "$page" "lacks setting $name, which $source has"
+    done
+}
+
+# --- (d) links between files, and what the pages name
 
 check_links() {
     for file in README.md ARCHITECTURE.md CONTRIBUTING.md; do
@@ -125,6 +140,16 @@ check_links() {
             grep -vE '^$|^[a-z]+:' | while read -r link; do
             [ -e "$link" ] || finding "$file" "has a link to $link, which is not there"
         done
+    done
+    for file in man/*; do
+        sed -nE 's/^\.(It )?Xr ((dms|trilio)[a-z.-]*) ([1-8]).*/man\/\2.\4/p' "$file" |
+            sort -u | while read -r page; do
+            [ -e "$page" ] || finding "$file" "refers to $page, which is not there"
+        done
+        grep -ohE '\b(packaging|examples)(/[a-z][a-z_-]*)+(\.[a-z]+)?' "$file" | sort -u |
+            while read -r path; do
+                [ -e "$path" ] || finding "$file" "names $path, which is not there"
+            done
     done
 }
 
@@ -154,10 +179,13 @@ findings=$(
     check_options "$bin/dms-lock" man/dms-lock.1
     check_options "$bin/dms-ledger" man/dms-ledger.1
     check_options "$bin/dms-mount" man/dms-mount.8
+    check_options "$bin/dms-with" man/dms-with.1
     check_options "$bin/dms-listen" man/dms-listen.8
     check_options "$bin/dms-call" man/dms-call.1
     check_options pipelines/dms-pipeline man/dms-pipeline.1
+    check_options pipelines/trilio-dms-cli man/trilio-dms-cli.1
     check_environment
+    check_settings
     check_links
     check_error_codes
 )

@@ -92,6 +92,13 @@ need nfs-kernel-server exportfs # a test's guest has a server
 need user-mode-linux linux.uml # the guest: a kernel with an NFS client, whatever the host's has
 need kmod modprobe # the guest's modules
 need iproute2 ip # the guest's address
+need nftables nft # a test's nodes, cut off
+need libfaketime /usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 # and with a wrong clock
+need systemd-container systemd-nspawn # a test's machine, with systemd as its process 1
+need systemd systemd-run
+need zfs-fuse /sbin/zfs-fuse # real pools, on files
+need dpkg-dev dpkg-shlibdeps # the packages
+need binutils strip
 need procps pgrep
 need bsdutils script # the tests type on a terminal, and look into the ledger
 need sqlite3 sqlite3
@@ -106,6 +113,7 @@ need openssl openssl # the tests' certificates
 need libssl-dev /usr/include/openssl/ssl.h # native-tls links it, and finds it by pkg-config
 need pkg-config pkg-config
 need python3 /usr/bin/python3 # Keystone and Barbican
+need python3-yaml /usr/lib/python3/dist-packages/yaml/__init__.py # packaging/lint
 /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then

@@ -76,6 +76,9 @@ ask() {
     sed 's/^/log: /' /mnt/log
 }
 
+# The list, without its last line.
+list() { dms-mount list | grep '"path"'; }
+
 # kernel TARGET: what the kernel has there: options, type, source, options of the super block.
 kernel() {
     # shellcheck disable=SC2016 # these are awk's
@@ -93,7 +96,7 @@ works() {
     echo whole >/mnt/base/t3/backup
     said server cat /mnt/root/export/backup
     ask mount 2 t3 10.0.0.9:/mnt/root/export/ "$v3"
-    dms-mount list
+    list
     ask unmount 1 t3 10.0.0.9:/mnt/root/export "$v3"
     kernel t3
     ask unmount 2 t3 10.0.0.9:/mnt/root/export "$v3"
@@ -131,6 +134,32 @@ works() {
     ask unmount 6 st 10.0.0.9:/mnt/stale/e ''
     ask unmount 7 st 10.0.0.9:/mnt/stale/e ''
 
+    begin stale_once
+    ask mount 8 so 10.0.0.9:/mnt/stale/e vers=3,nolock,noac
+    exportfs -u '*:/mnt/stale'
+    said look ls /mnt/base/so
+    request mount 9 so 10.0.0.9:/mnt/stale/e vers=3,nolock,noac >/mnt/line
+    dms-mount </mnt/line >/mnt/answer 2>/dev/null &
+    node=$!
+    # Between the first look at it and the second, a second later, the server has it again: dms-mount
+    # stands still from the moment that its child, who looks, waits for another question.
+    child='' asleep=0
+    for _ in $(seq 500); do
+        sleep 0.02
+        # There is no end of the line.
+        read -r child </proc/$node/task/$node/children || [ -n "$child" ] || continue
+        while read -r key state _; do [ "$key" != State: ] || break; done <"/proc/${child% }/status"
+        case $state in S) asleep=$((asleep + 1)) ;; *) asleep=0 ;; esac
+        [ $asleep -lt 5 ] || break
+    done
+    kill -STOP $node
+    said asleep echo $asleep
+    exportfs -o rw,insecure,no_subtree_check,no_root_squash,fsid=3 '*:/mnt/stale'
+    kill -CONT $node
+    wait $node
+    cat /mnt/answer
+    ask unmount 8 so 10.0.0.9:/mnt/stale/e ''
+
     begin stale_clean
     # The server keeps what was written for a while, and its directory with it.
     mv /mnt/stale/e /mnt/stale/written
@@ -165,7 +194,7 @@ works() {
 
     begin lost_record
     rm -r /run/dms
-    dms-mount list
+    list
     ask mount 3 t4 nas:/export "$v4"
     said record sed 's/$/\n/' /run/dms/mounts/t4
     rm -r /run/dms
@@ -206,7 +235,7 @@ goes() {
 
     begin hung_list
     from=$(seconds)
-    dms-mount list
+    list
     echo "took: $(seconds) $from" | awk '{ printf "took: %.1f\n", $2 - $3 }'
 
     begin hung_mount

@@ -37,6 +37,12 @@ impl Filter {
         self.stdin.write_all(format!("{request}\n").as_bytes()).expect("it reads");
     }
 
+    /// Sends a line that need not be a request.
+    #[track_caller]
+    pub fn tell_line(&mut self, line: &[u8]) {
+        self.stdin.write_all(&[line, b"\n"].concat()).expect("it reads");
+    }
+
     /// The next answer.
     #[track_caller]
     pub fn answer(&mut self) -> Value {
@@ -46,10 +52,17 @@ impl Filter {
     /// The next answer; `None` if it ends without one.
     #[track_caller]
     pub fn answer_if_any(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("it can be read");
+        let line = self.line();
         let parse = || serde_json::from_str(&line).unwrap_or_else(|why| panic!("{why}: {line:?}"));
         (!line.is_empty()).then(parse)
+    }
+
+    /// The next line of one that need not speak JSON; empty at the end.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("it can be read");
+        line.trim_end().to_owned()
     }
 
     /// Sends a request and waits for its answer.

@@ -95,6 +95,14 @@ impl Lab {
         self.engine.sql(&self.root, sql)
     }
 
+    /// So many seconds ago, in the ledger's SQL.
+    pub fn ago(&self, seconds: u32) -> String {
+        match self.is_on_server() {
+            true => format!("UTC_TIMESTAMP(3) - INTERVAL {seconds} SECOND"),
+            false => format!("strftime('%Y-%m-%d %H:%M:%f', 'now', '-{seconds} seconds')"),
+        }
+    }
+
     /// Somebody who writes to the ledger, and does not end.
     #[track_caller]
     pub fn hold_ledger(&self) -> Held {
@@ -326,7 +334,7 @@ impl Drop for Lab {
         let below: Vec<&str> = mounts
             .lines()
             .filter_map(|line| line.split(' ').nth(4))
-            .filter(|path| path.starts_with(&*base.to_string_lossy()))
+            .filter(|path| path.starts_with(&format!("{}/", self.root.display())))
             .collect();
         for path in below.iter().rev() {
             let path = path.replace("\\040", " ").replace("\\134", "\\");

@@ -73,17 +73,20 @@ pub fn ledger_alone(lab: &Lab) -> Command {
     lab.command("dms-lock", &["--each", "--", "sh", "-c", &filter])
 }
 
-/// Each of a job of its own; the first ones are in use, and half of those have been for long.
+/// Each of a job of its own; the first ones are in use, and half of those have been for long. They
+/// are of this boot: it may be younger than they say they are.
 fn bindings(lab: &Lab, words: &Words, first: u32, last: u32) -> String {
     let (target, host) = (target("n"), host(lab, "n"));
     let updated = (words.ago)(&format!("CASE WHEN n > {ACTIVE} / 2 THEN n + 10000 ELSE n END"));
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("/proc is there");
     format!(
         "INSERT INTO backup_target_mount_ledger (created_at, updated_at, deleted, jobid, \
-         backup_target_id, host, mounted, mount_path, type, source) \
+         backup_target_id, host, mounted, mount_path, type, source, boot) \
          SELECT {updated}, {updated}, 0, 1000 + n, {target}, {host}, \
-         CASE WHEN n <= {ACTIVE} THEN 1 ELSE 0 END, '{}/' || {target}, 's3', '{}' FROM {};",
+         CASE WHEN n <= {ACTIVE} THEN 1 ELSE 0 END, '{}/' || {target}, 's3', '{}', '{}' FROM {};",
         lab.path("mnt").display(),
         lab.request("mount", 1, "x")["backup_target"]["secret_ref"].as_str().unwrap_or_default(),
+        boot.trim(),
         (words.numbers)(first, last),
     )
 }

@@ -51,6 +51,16 @@ impl Process {
     }
 }
 
+/// Whether a process waits for a lock, in the kernel, not in a loop.
+pub fn waits_for_lock(pid: u32) -> bool {
+    let locks = fs::read_to_string("/proc/locks").expect("/proc is there");
+    let is_it = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.get(1) == Some(&"->") && words.get(5) == Some(&&*pid.to_string())
+    };
+    locks.lines().any(is_it)
+}
+
 /// All processes that have `text` in their command line or in their environment.
 pub fn processes_with(text: &str) -> Vec<Process> {
     let has = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());

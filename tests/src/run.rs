@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,20 @@ pub fn bin_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("DMS_BIN") {
         return PathBuf::from(dir);
     }
-    // target/debug/deps/<this test>
+    // target/debug/deps/<this test>, or target/release/<this program>
     let exe = std::env::current_exe().expect("/proc is there");
-    let dir = exe.ancestors().nth(2).expect("cargo's layout").to_owned();
-    let built = ["dms-lock", "dms-ledger", "dms-mount", "dms-listen", "dms-call", "dms-test-s3"];
+    let is_test = |dir: &&Path| dir.file_name().is_some_and(|name| name == "deps");
+    let beside = exe.parent().expect("cargo's layout");
+    let dir = Some(beside).filter(is_test).and_then(Path::parent).unwrap_or(beside).to_owned();
+    let built = [
+        "dms-lock",
+        "dms-ledger",
+        "dms-mount",
+        "dms-with",
+        "dms-listen",
+        "dms-call",
+        "dms-test-s3",
+    ];
     for program in built {
         let path = dir.join(program);
         assert!(path.exists(), "{} is not there: cargo build --workspace", path.display());

@@ -227,7 +227,10 @@ fn jobs(lab: &Lab, url: &str, number: i32, end: Instant) -> (u32, u32) {
 #[track_caller]
 fn check_temporary(answer: &Value) {
     let codes = ["database", "stale", "lock_timeout", "timeout", "internal"];
-    assert!(codes.iter().any(|code| answer["error_code"] == *code), "{answer}");
+    // On a machine with much to do, a daemon may take long to end.
+    let text = answer["error_msg"].as_str().unwrap_or_default();
+    let is_flushing = answer["error_code"] == "busy" && text.contains("still flushing");
+    assert!(is_flushing || codes.iter().any(|code| answer["error_code"] == *code), "{answer}");
 }
 
 #[test]

@@ -111,6 +111,8 @@ fn a_redirect_is_not_followed() {
         assert!(text.contains(&format!("redirects elsewhere ({status})")), "{text}");
         assert!(here.heard().contains(TOKEN));
         assert_eq!(there.connections(), 0, "the redirect was followed");
+        // A peer may end any connection after an answer: each question has its own.
+        assert_eq!(here.connections(), 2);
         // Keystone's neither.
         let mut command = mount(&lab, "");
         let (text, _) = ask(&lab, command.env("DMS_AUTH_URL", here.url()), &here.url());
@@ -251,7 +253,8 @@ fn a_slow_answer_ends_with_the_request() {
     for url in slow.iter().map(Witness::url).chain([tls]) {
         let start = Instant::now();
         let (text, _) = ask(&lab, &mut mount(&lab, &url), &url);
-        assert!(text.contains("timeout") && text.contains("credentials"), "{text}");
+        assert!(text.starts_with("Failed to fetch credentials: timeout: "), "{text}");
+        assert_eq!(text.matches("timeout").count(), 1, "{text}");
         assert!(start.elapsed() < SOON, "{url} was waited for: {:?}", start.elapsed());
     }
 }

@@ -64,21 +64,27 @@ fn heard_by_server(lab: &Lab, act: impl FnOnce() -> Run) -> Vec<String> {
 #[track_caller]
 fn told_in_log(said: &Run) -> Vec<String> {
     let lines = said.expect(0).stderr.lines();
-    lines.filter_map(|line| Some(line.split_once(": trace: ")?.1.to_owned())).collect()
+    // Behind a statement stands which request it is for.
+    let statement = |line: &str| line.split(" (request ").next().map(str::to_owned);
+    lines.filter_map(|line| statement(line.split_once(": trace: ")?.1)).collect()
 }
 
 fn explain_sqlite(lab: &Lab, sql: String) -> Explained {
     let plan = lab.sql(&format!("EXPLAIN QUERY PLAN {sql};"));
+    let plan = plan.replace("USING COVERING INDEX", "USING INDEX");
     let index = plan.split("USING INDEX ").nth(1).and_then(|rest| rest.split_whitespace().next());
     let index = index.filter(|_| !plan.contains("MULTI-INDEX")).unwrap_or_default();
     let index = KEYS.iter().find(|key| key.0 == index).map_or(index, |key| key.1).to_owned();
-    let (whole, sorts) = (plan.contains("SCAN "), plan.contains("ORDER BY"));
+    // What a statement within it has found is gone through as a whole.
+    let whole = plan.replace("SCAN users", "").contains("SCAN ");
+    let sorts = plan.contains("ORDER BY");
     Explained { sql, plan, index, whole, sorts }
 }
 
 fn explain_mariadb(lab: &Lab, sql: String) -> Explained {
     let plan = lab.sql(&format!("EXPLAIN {sql};"));
-    let fields: Vec<&str> = plan.trim_end_matches('\n').split('\t').collect();
+    let inner = plan.lines().find(|line| !line.contains("<derived")).unwrap_or_default();
+    let fields: Vec<&str> = inner.split('\t').collect();
     let [access, index, extra] = [3, 5, 9].map(|column| fields[column]);
     let index = if access == "index_merge" || index == "NULL" { "" } else { index }.to_owned();
     let (whole, sorts) = (["ALL", "index"].contains(&access), extra.contains("filesort"));
@@ -131,7 +137,7 @@ fn shorten(lab: &Lab) {
 fn reconcile(lab: &Lab) {
     for command in ["reconcile", "audit"] {
         // What they find is not the question.
-        let script = format!("dms-ledger {command} --host {NODE} || test $? = 1");
+        let script = format!("dms-mount list | dms-ledger {command} --host {NODE} || test $? = 1");
         let mut command = lab.command("sh", &["-c", &script]);
         let sent = explain(lab, || run(command.env("DMS_LOG_LEVEL", "TRACE"), b""));
         assert!(sent.len() >= 3, "{} statements", sent.len());

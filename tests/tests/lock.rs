@@ -1,12 +1,15 @@
-//! dms-lock: flock(1)'s habits, a filter form, and a lock that says who is alive.
+//! dms-lock in front of a command: flock(1)'s habits, and a lock that says who is alive.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dms_tests::{Filter, Held, Lab, eventually, run};
-use serde_json::json;
+use dms_tests::{Held, Lab, eventually, run, waits_for_lock};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// The two programs, asked for the same: dms-lock and the reference, on the same file.
 fn both(lab: &Lab, options: &[&str], command: &[&str]) -> [Command; 2] {
@@ -21,18 +24,30 @@ fn both(lab: &Lab, options: &[&str], command: &[&str]) -> [Command; 2] {
 #[test]
 fn it_excludes_as_flock_does_and_says_so_with_the_same_codes() {
     let lab = Lab::new();
+    let busy: [&[&str]; 8] = [
+        &["-n"],
+        &["-w", "0"],
+        &["-w", "0.05"],
+        &["-s", "-n"],
+        &["-x", "-n"],
+        &["-n", "-E", "0"],
+        &["-n", "-E", "255"],
+        &["-w", "0.05", "-E", "75"],
+    ];
     for mut holder in both(&lab, &[], &Held::SHELL) {
         let holder = Held::start(&mut holder);
-        for options in [&["-n"][..], &["-w", "0.05"], &["-s", "-n"], &["-x", "-n"]] {
-            for mut command in both(&lab, options, &["true"]) {
-                run(&mut command, b"").expect(1);
-            }
+        for options in busy {
+            let [mut ours, mut flock] = both(&lab, options, &["true"]);
+            let want = run(&mut flock, b"").code;
+            run(&mut ours, b"").expect(want);
+            let code = options.iter().position(|option| *option == "-E").map(|at| options[at + 1]);
+            assert_eq!(want.to_string(), code.unwrap_or("1"), "{options:?}");
         }
         holder.release();
     }
     for mut holder in both(&lab, &["-s"], &Held::SHELL) {
         let holder = Held::start(&mut holder);
-        for (options, code) in [(&["-s", "-n"][..], 0), (&["-n"], 1)] {
+        for (options, code) in [(&["-s", "-n"][..], 0), (&["-s", "-w", "0"], 0), (&["-n"], 1)] {
             for mut command in both(&lab, options, &["true"]) {
                 run(&mut command, b"").expect(code);
             }
@@ -44,14 +59,19 @@ fn it_excludes_as_flock_does_and_says_so_with_the_same_codes() {
 #[test]
 fn the_commands_end_is_its_own() {
     let lab = Lab::new();
-    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("exit 1", 1)] {
-        for mut command in both(&lab, &[], &["sh", "-c", script]) {
-            run(&mut command, b"").expect(code);
+    for options in [&[][..], &["-o"], &["-E", "9"]] {
+        for (script, code) in [("exit 0", 0), ("exit 7", 7), ("exit 1", 1), ("exit 255", 255)] {
+            for mut command in both(&lab, options, &["sh", "-c", script]) {
+                run(&mut command, b"").expect(code);
+            }
         }
     }
     // A signal stays a signal, because the command stands in our place.
     let killed = run(&mut lab.command("dms-lock", &["--", "sh", "-c", "kill -KILL $$"]), b"");
     killed.expect(128 + 9);
+    for mut command in both(&lab, &["-o"], &["sh", "-c", "kill -TERM $$"]) {
+        run(&mut command, b"").expect(128 + 15);
+    }
     let [mut ours, _] = both(&lab, &[], &["cat"]);
     assert_eq!(run(&mut ours, b"input").expect(0).stdout, "input");
     let nobody = lab.feed("dms-lock", &["--", "no-such-program"], "");
@@ -61,6 +81,78 @@ fn the_commands_end_is_its_own() {
         "dms-lock: fatal: unable to run no-such-program: No such file or directory\n"
     );
     lab.feed("dms-lock", &["--", "/etc/passwd"], "").expect(126);
+    assert_eq!(fs::read_dir(lab.path("lock/life")).expect("it is there").count(), 10, "of runs");
+}
+
+/// A command that leaves a process behind, which has all its descriptors.
+const LEAVES: [&str; 3] = ["sh", "-c", "read x <hold &"];
+
+#[test]
+fn with_o_what_the_command_leaves_behind_does_not_keep_the_lock() {
+    let lab = Lab::new();
+    run(lab.command("mkfifo", &["hold"]).current_dir(lab.path("")), b"").expect(0);
+    for (options, code) in [(&["-o"][..], 0), (&[], 1)] {
+        for mut command in both(&lab, options, &LEAVES) {
+            command.current_dir(lab.path("")).stdin(Stdio::null());
+            assert!(command.status().expect("it is there").success());
+            lab.feed("dms-lock", &["-n", "x", "--", "true"], "").expect(code);
+            // Its end.
+            fs::write(lab.path("hold"), "\n").expect("it reads");
+            lab.feed("dms-lock", &["-w", "30", "x", "--", "true"], "").expect(0);
+        }
+    }
+}
+
+#[test]
+fn with_o_signals_go_to_the_command_and_the_lock_is_held_until_it_ends() {
+    let lab = Lab::new();
+    let script = "trap 'kill $!; echo told; read y; exit 5' TERM; sleep 60 & echo held; wait";
+    let mut command = lab.command("dms-lock", &["-o", "x", "--", "sh", "-c", script]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it was built");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut line = || lines.next().and_then(Result::ok);
+    assert_eq!(line().as_deref(), Some("held"));
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("it runs");
+    assert_eq!(line().as_deref(), Some("told"));
+    lab.feed("dms-lock", &["-n", "x", "--", "true"], "").expect(1);
+    stdin.write_all(b"\n").expect("it reads");
+    assert_eq!(child.wait().expect("it is ours").code(), Some(5));
+    lab.feed("dms-lock", &["-n", "x", "--", "true"], "").expect(0);
+}
+
+#[test]
+fn a_signal_ends_the_wait_at_once_and_is_the_end() {
+    let lab = Lab::new();
+    let holder = lab.hold(&["x"]);
+    // Whoever waits for the lock, and whoever waits behind that one.
+    let mut first = lab.command("dms-lock", &["x", "--", "true"]).spawn().expect("it was built");
+    eventually("it waits", || waits_for_lock(first.id()));
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
+        // Whoever runs the tests may ignore signals, as a shell has its background commands do.
+        let args = ["--default-signal=INT,TERM", "dms-lock", "-s", "x", "--", "true"];
+        let mut waiter = lab.command("env", &args).spawn().expect("it was built");
+        eventually("it waits", || waits_for_lock(waiter.id()));
+        kill(Pid::from_raw(waiter.id().cast_signed()), signal).expect("it runs");
+        let end = waiter.wait().expect("it is ours");
+        assert_eq!(end.signal(), Some(signal as i32), "{end}");
+    }
+    kill(Pid::from_raw(first.id().cast_signed()), Signal::SIGTERM).expect("it runs");
+    first.wait().expect("it is ours");
+    holder.release();
+    lab.feed("dms-lock", &["-n", "x", "--", "true"], "").expect(0);
+}
+
+#[test]
+fn a_blocked_alarm_does_not_make_the_wait_endless() {
+    let lab = Lab::new();
+    let holder = lab.hold(&["x"]);
+    let lock = dms_tests::bin_dir().join("dms-lock");
+    let mut command = lab.command("env", &["--block-signal=ALRM"]);
+    command.arg(lock).args(["-w", "0.1", "x", "--", "true"]);
+    run(&mut command, b"").expect(1);
+    holder.release();
 }
 
 #[test]
@@ -85,6 +177,12 @@ fn usage_errors_are_100_and_help_is_0() {
         &["-w", "-1", "--", "true"],
         &["-s", "-x", "--", "true"],
         &["-n", "-w", "1", "--", "true"],
+        &["-E", "256", "--", "true"],
+        &["-o", "--each", "--", "cat"],
+        &["--list", "--", "true"],
+        &["--json", "x", "--", "true"],
+        &["--clear", "x"],
+        &["--group", "no-such-group", "--", "true"],
         &["a/b", "--", "true"],
         &["..", "--", "true"],
         &["", "--", "true"],
@@ -113,7 +211,9 @@ fn the_wait_has_a_bound_from_the_environment_and_the_message_says_how_long() {
     let mut command = lab.command("dms-lock", &["x", "--", "true"]);
     let refused = run(command.env("DMS_LOCK_TIMEOUT", "1"), b"");
     refused.expect(1);
-    assert_eq!(refused.stderr, "dms-lock: fatal: Could not acquire lock x after 1 seconds\n");
+    let who = format!("held by pid {} (sh -c echo held; read x) for 1 s", holder.pid());
+    let want = format!("dms-lock: fatal: Could not acquire lock x after 1 seconds: {who}\n");
+    assert_eq!(refused.stderr, want);
     let waited = start.elapsed();
     assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(10), "{waited:?}");
     holder.release();
@@ -125,9 +225,7 @@ fn a_waiter_gets_the_lock_at_once_when_it_is_free() {
     let holder = lab.hold(&["x"]);
     let mut command = lab.command("dms-lock", &["-w", "30", "x", "--", "true"]);
     let mut waiter = command.spawn().expect("it was built");
-    let locks = || fs::read_to_string("/proc/locks").expect("/proc is there");
-    let waiting = format!("-> FLOCK  ADVISORY  WRITE {}", waiter.id());
-    eventually("it waits in the kernel, not in a loop", || locks().contains(&waiting));
+    eventually("it waits in the kernel", || waits_for_lock(waiter.id()));
     holder.release();
     assert!(waiter.wait().expect("it is ours").success());
 }
@@ -187,103 +285,4 @@ fn a_life_lock_is_free_as_soon_as_the_last_process_of_the_run_has_ended() {
     assert_eq!(free(life), 1, "it can be taken while its run lives");
     holder.release();
     assert_eq!(free(life), 0, "its run has ended");
-}
-
-fn requests(targets: &[&str]) -> String {
-    targets.iter().map(|id| format!("{}\n", json!({"backup_target": {"id": id}}))).collect()
-}
-
-#[test]
-fn each_request_has_its_locks_while_the_filter_has_it() {
-    let lab = Lab::new();
-    // The filter looks, from inside, who can have which lock.
-    let script = "while read -r line; do
-        for name in target.t1 target.t2 extra; do flock -n lock/$name.lock true; printf '%s' $?; done
-        flock -n -s lock/node.lock true; printf '%s' $?
-        flock -n lock/node.lock true; echo $?
-    done";
-    let mut command = lab.command("dms-lock", &["--each", "extra", "--", "sh", "-c", script]);
-    let run = run(command.current_dir(lab.path("")), requests(&["t1", "t2"]).as_bytes());
-    // Taken: its own target and the name of the command line; the node's lock is shared.
-    assert_eq!(run.expect(0).stdout, "10101\n01101\n");
-    lab.feed("dms-lock", &["-n", "target.t1", "target.t2", "node", "--", "true"], "").expect(0);
-}
-
-#[test]
-fn maintenance_on_the_node_keeps_requests_waiting_and_then_answers_them() {
-    let lab = Lab::new();
-    let holder = lab.hold(&["node"]);
-    let refused = lab.feed("dms-lock", &["--each", "-w", "0.1", "--", "cat"], &requests(&["t1"]));
-    assert_eq!(refused.expect(1).line()["error_code"], "lock_timeout");
-    holder.release();
-    lab.feed("dms-lock", &["--each", "-w", "0.1", "--", "cat"], &requests(&["t1"])).expect(0);
-}
-
-#[test]
-fn a_filter_that_dies_is_answered_for_and_started_anew() {
-    let lab = Lab::new();
-    let script = "read -r line; echo \"$line\"; read -r line; exit 3";
-    let run = lab.feed(
-        "dms-lock",
-        &["--each", "--", "sh", "-c", script],
-        &requests(&["a", "b", "c", "d", "e"]),
-    );
-    // Its own code, since that says more than "an answer was an error".
-    let answers = run.expect(3).lines();
-    let codes: Vec<_> = answers.iter().map(|answer| answer["error_code"].clone()).collect();
-    let lost = json!("internal");
-    let kept = serde_json::Value::Null;
-    assert_eq!(codes, [kept.clone(), lost.clone(), kept.clone(), lost, kept], "{run}");
-}
-
-#[test]
-fn a_filter_that_says_too_much_is_not_believed() {
-    let lab = Lab::new();
-    let run = lab.feed(
-        "dms-lock",
-        &["--each", "--", "sh", "-c", "while read -r line; do echo '{}'; echo '{}'; done"],
-        &requests(&["a", "b"]),
-    );
-    let answers = run.lines();
-    assert_eq!(answers.len(), 2, "{run}");
-}
-
-#[test]
-fn a_filter_that_answers_before_it_has_read_everything_does_not_block() {
-    let lab = Lab::new();
-    let big = json!({"backup_target": {"id": "t"}, "padding": "p".repeat(1 << 19)});
-    let run = lab.feed("dms-lock", &["--each", "--", "cat"], &format!("{big}\n{big}\n"));
-    assert_eq!(run.expect(0).lines(), [big.clone(), big]);
-}
-
-#[test]
-fn a_pipeline_that_loses_any_stage_ends_as_a_whole() {
-    let lab = Lab::new();
-    for victim in ["dms-ledger plan", "dms-mount", "dms-ledger commit"] {
-        let mut pipeline = Filter::start(&mut lab.pipeline_command());
-        let request = lab.request("unmount", 1, "t1");
-        assert_eq!(pipeline.ask(&request)["error_code"], "no_active_mount");
-        let found = lab.processes().into_iter().find(|p| p.command == victim);
-        let found = found.unwrap_or_else(|| panic!("no {victim} in {:?}", lab.processes()));
-        found.signal(nix::sys::signal::Signal::SIGKILL);
-        // The stages that are left end by themselves, idle as they are, and then their shell.
-        eventually("the filter ends", || {
-            let ours = lab.processes();
-            !ours.iter().any(|p| p.command.starts_with("dms-ledger") || p.command.starts_with("sh"))
-        });
-        // No request was lost with them, so none is answered with an error.
-        assert_eq!(pipeline.ask(&request)["error_code"], "no_active_mount", "{victim}");
-        pipeline.end();
-    }
-}
-
-#[test]
-fn a_lock_that_cannot_be_opened_is_an_error_for_its_target_alone() {
-    let lab = Lab::new();
-    lab.feed("dms-lock", &["--", "true"], "").expect(0);
-    fs::create_dir(lab.path("lock/target.bad.lock")).expect("room for it");
-    let run = lab.feed("dms-lock", &["--each", "--", "cat"], &requests(&["bad", "good"]));
-    let answers = run.expect(1).lines();
-    assert_eq!(answers[0]["error_code"], "internal", "{run}");
-    assert_eq!(answers[1]["backup_target"]["id"], "good", "{run}");
 }

@@ -1,8 +1,9 @@
-//! `dms-ledger metrics`: the ledger in numbers, as Prometheus reads them.
+//! `dms-ledger metrics` and `dms-mount metrics`: ledger and daemons in numbers, as Prometheus reads them.
 
 use std::collections::BTreeMap;
 
-use dms_tests::{Lab, Run};
+use dms_tests::{Lab, Run, eventually};
+use nix::sys::signal::Signal;
 
 /// The samples by name and labels; the text is checked on the way.
 fn read(run: &Run) -> BTreeMap<String, f64> {
@@ -65,6 +66,11 @@ fn what_was_done_is_counted_and_stays_counted_when_the_journal_is_shortened() {
     ] {
         assert_eq!(of(&before, name), Some(want), "{name} in {before:#?}");
     }
+    // As if job 2 had mounted two hours ago.
+    let ago = lab.ago(7200);
+    lab.sql(&format!("UPDATE backup_target_mount_ledger SET updated_at = {ago} WHERE jobid = 2"));
+    let oldest = of(&metrics(&lab), "dms_oldest_binding_seconds{host=\"NODE\",target=\"t1\"}");
+    assert!(oldest.is_some_and(|age| (7200.0..7260.0).contains(&age)), "{oldest:?}");
     let took = of(&before, "dms_operation_seconds_sum{host=\"NODE\",decision=\"mount\"}");
     assert!(took.is_some_and(|seconds| seconds > 0.01), "two real mounts took {took:?} s");
 
@@ -72,7 +78,11 @@ fn what_was_done_is_counted_and_stays_counted_when_the_journal_is_shortened() {
     lab.feed("dms-ledger", &["cleanup", "--journal-days", "1"], "").expect(0);
     let left = lab.sql("SELECT COUNT(*) FROM backup_target_mount_operations");
     assert_eq!(left.trim(), "3", "those of the active bindings");
-    assert_eq!(metrics(&lab), before);
+    let but_ages = |mut samples: BTreeMap<String, f64>| {
+        samples.retain(|name, _| !name.starts_with("dms_oldest_binding_seconds"));
+        samples
+    };
+    assert_eq!(but_ages(metrics(&lab)), but_ages(before));
     lab.unmount(2, "t1");
     let skipped = of(&metrics(&lab), "dms_unmounts_skipped_total{host=\"NODE\"}");
     assert_eq!(skipped, Some(2.0));
@@ -109,4 +119,32 @@ fn who_waited_in_vain_is_in_the_journal_and_in_the_numbers_and_may_try_again() {
     let answer = lab.send(&request);
     assert_eq!(answer["status"], "success", "{answer}");
     lab.unmount(2, "t1");
+}
+
+#[test]
+fn what_daemons_cost_is_told_by_target_and_a_dead_one_is_missed() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    lab.mount(2, "t2");
+    let numbers = || read(&lab.feed("dms-mount", &["metrics"], ""));
+    let of = |samples: &BTreeMap<String, f64>, name: &str| {
+        samples.get(&name.replace("NODE", &lab.node)).copied()
+    };
+    let before = numbers();
+    for (name, want) in [
+        ("dms_targets_mounted{host=\"NODE\"}", 2.0),
+        ("dms_daemons_tracked{host=\"NODE\"}", 2.0),
+        ("dms_daemons_alive{host=\"NODE\"}", 2.0),
+    ] {
+        assert_eq!(of(&before, name), Some(want), "{name} in {before:#?}");
+    }
+    let memory = of(&before, "dms_daemon_resident_bytes{host=\"NODE\",target=\"t1\"}");
+    assert!(memory.is_some_and(|bytes| bytes > 1e6), "{before:#?}");
+    assert!(of(&before, "dms_daemon_cpu_seconds_total{host=\"NODE\",target=\"t2\"}").is_some());
+    lab.daemons("t1")[0].signal(Signal::SIGKILL);
+    eventually("it ends", || lab.daemons("t1").is_empty());
+    let after = numbers();
+    assert_eq!(of(&after, "dms_daemons_tracked{host=\"NODE\"}"), Some(2.0));
+    assert_eq!(of(&after, "dms_daemons_alive{host=\"NODE\"}"), Some(1.0));
+    assert_eq!(of(&after, "dms_daemon_resident_bytes{host=\"NODE\",target=\"t1\"}"), None);
 }

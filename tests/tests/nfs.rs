@@ -1,99 +1,12 @@
 //! NFS targets as far as a kernel without an NFS client goes: what mount(8) is told, and what is
 //! believed of it. The real thing is in `nfs_guest.rs`.
-//!
-//! In a mount namespace of the test's own, a stand-in lies over mount.nfs. It keeps how it was
-//! called, and does what the host of the export says.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
-use dms_tests::{Filter, Lab, Run, eventually, run};
+use dms_tests::{Filter, HOSTILE_EXPORTS, HOSTILE_OPTIONS, NfsNode, eventually, run};
 use serde_json::{Value, json};
-
-/// The helper that mount(8) runs.
-const HELPER: &str = "/usr/sbin/mount.nfs";
-
-/// A node whose mount.nfs is the stand-in.
-struct Node {
-    lab: Lab,
-}
-
-impl Node {
-    fn new() -> Node {
-        let lab = Lab::new();
-        assert!(Path::new(HELPER).exists(), "{HELPER} is not there");
-        let run = run(Command::new("mkfifo").arg(lab.path("release")), b"");
-        run.expect(0);
-        script(
-            &lab.path("mount.nfs"),
-            &format!(
-                "cd {}\nprintf '%s\\n' \"$@\" >>told\n\
-                 case $1 in\n\
-                 fail:*) echo \"mount.nfs: Connection refused for $1 on $2\" >&2; exit 32 ;;\n\
-                 late:*) echo 'mount.nfs: Connection timed out' >&2; exit 32 ;;\n\
-                 mute:*) exit 32 ;;\n\
-                 noop:*) exit 0 ;;\n\
-                 other:*) exec mount -i -t tmpfs \"$1\" \"$2\" ;;\n\
-                 slow:*) sleep 1000 & echo $$ $! >pids; wait ;;\n\
-                 leaves:*) setsid sh -c 'echo $$ >left; read x <release' & exec sleep 1000 ;;\n\
-                 esac",
-                lab.path("").display()
-            ),
-        );
-        // It does what sudo and rootwrap do together: run what comes behind them.
-        script(
-            &lab.path("sudo"),
-            &format!(
-                "printf '%s\\n' \"$@\" >{}\nshift 2\nexec \"$@\"",
-                lab.path("asked").display()
-            ),
-        );
-        Node { lab }
-    }
-
-    /// dms-mount in a namespace where the helper is `helper`.
-    fn command(&self, helper: &Path) -> Command {
-        let script = "mount --bind \"$0\" /usr/sbin/mount.nfs\n\
-                      mount -t tmpfs tmpfs /usr/local/sbin\n\
-                      cp \"$1\" /usr/local/sbin/\nexec dms-mount";
-        let (helper, sudo) = (helper.display().to_string(), self.lab.path("sudo"));
-        let sudo = sudo.display().to_string();
-        self.lab.command("unshare", &["-m", "sh", "-ec", script, &helper, &sudo])
-    }
-
-    fn node(&self) -> Command {
-        self.command(&self.lab.path("mount.nfs"))
-    }
-
-    fn request(&self, export: &str, options: &str) -> Value {
-        json!({"action": "mount", "backup_target": {"id": "t", "type": "nfs",
-            "filesystem_export": export, "nfs_mount_opts": options}})
-    }
-
-    fn ask(&self, command: &mut Command, request: &Value) -> (Value, Run) {
-        let run = run(command, format!("{request}\n").as_bytes());
-        (run.line(), run)
-    }
-
-    /// How the helper was called: an argument a line.
-    fn told(&self) -> Option<Vec<String>> {
-        let text = fs::read_to_string(self.lab.path("told")).ok()?;
-        Some(text.lines().map(str::to_owned).collect())
-    }
-
-    fn assert_nothing_left(&self) {
-        assert!(!self.lab.mount_point("t").exists(), "the mount point is left");
-        assert!(!self.lab.path("run/mounts/t").exists(), "the record is left");
-    }
-}
-
-fn script(path: &PathBuf, text: &str) {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("room for it");
-    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("it is ours");
-}
 
 fn text<'a>(answer: &'a Value, field: &str) -> &'a str {
     answer[field].as_str().unwrap_or_default()
@@ -106,7 +19,7 @@ fn is_running(pid: &str) -> bool {
 
 #[test]
 fn mount_is_told_the_export_the_path_and_the_options_with_ours() {
-    let node = Node::new();
+    let node = NfsNode::new();
     let options = "rw,sync,hard,intr,nfsvers=4,timeo=600,retrans=2";
     let (answer, _) = node.ask(&mut node.node(), &node.request("noop:/export", options));
     assert_eq!(answer["error_code"], "mount", "{answer}");
@@ -123,7 +36,7 @@ fn mount_is_told_the_export_the_path_and_the_options_with_ours() {
 
 #[test]
 fn mount_is_run_by_rootwrap_where_that_is_set() {
-    let node = Node::new();
+    let node = NfsNode::new();
     let mut command = node.node();
     command.env("DMS_ROOTWRAP_BIN", "/usr/bin/dms-rootwrap");
     command.env("DMS_ROOTWRAP_CONF", "/etc/dms/rootwrap.conf");
@@ -152,8 +65,68 @@ fn mount_is_run_by_rootwrap_where_that_is_set() {
 }
 
 #[test]
+fn programs_in_a_target_are_run_only_if_the_operator_says_so() {
+    let node = NfsNode::new();
+    for (value, last) in [("0", "ro,nosuid,nodev,noexec"), ("1", "ro,nosuid,nodev")] {
+        let _ = fs::remove_file(node.lab.path("told"));
+        let mut command = node.node();
+        command.env("DMS_NFS_EXEC", value);
+        node.ask(&mut command, &node.request("noop:/export", "ro"));
+        let told = node.told().expect("it was called");
+        let at = told.iter().position(|word| word == "-o").expect("there are options");
+        // mount(8) puts its own before ours.
+        let (given, ours): (Vec<&str>, Vec<&str>) =
+            (told[at + 1].split(',').collect(), last.split(',').collect());
+        assert!(ours.iter().all(|option| given.contains(option)), "{given:?}");
+        assert_eq!(given.contains(&"noexec"), value == "0", "{given:?}");
+        let (answer, _) = node.ask(&mut command, &node.request("noop:/export", "ro,exec"));
+        assert_eq!(answer["error_code"], "validation", "{answer}");
+    }
+    let mut command = node.node();
+    let odd = run(command.env("DMS_NFS_EXEC", "yes"), b"");
+    assert!(odd.expect(100).stderr.contains("DMS_NFS_EXEC \"yes\" is neither 0 nor 1"), "{odd}");
+}
+
+#[test]
+fn behind_a_sudo_that_closes_the_lock_a_mount_that_outlives_its_time_keeps_the_target_too() {
+    let node = NfsNode::new();
+    // A terminal, a session and a group of its own for what it runs, and no descriptor of ours.
+    fs::write(
+        node.lab.path("sudo"),
+        "#!/bin/bash\nshift 2\nfor fd in /proc/self/fd/*; do fd=${fd##*/}\n\
+         ((fd > 2)) && eval \"exec $fd>&-\" 2>/dev/null; done\n\
+         setsid \"$@\" </dev/null >/dev/null 2>&1 &\nwait\n",
+    )
+    .expect("room for it");
+    let rootwrap = |action: &str, export: &str, seconds: &str| {
+        let mut command = node.node();
+        command.env("DMS_ROOTWRAP_BIN", "/usr/bin/dms-rootwrap");
+        command.env("DMS_ROOTWRAP_CONF", "/etc/dms/rootwrap.conf");
+        command.env("DMS_REQUEST_TIMEOUT", seconds);
+        let mut request = node.request(export, "");
+        request["action"] = json!(action);
+        node.ask(&mut command, &request).0
+    };
+    let answer = rootwrap("mount", "hangs:/x", "1");
+    assert_eq!(answer["error_code"], "timeout", "{answer}");
+    let left = fs::read_to_string(node.lab.path("left")).expect("it was called");
+    assert!(is_running(left.trim()), "it was to outlive its time");
+    assert!(node.lab.path("run/mounts/t").exists() && node.lab.mount_point("t").exists());
+    for (action, export) in [("mount", "noop:/x"), ("mount", "hangs:/x"), ("unmount", "hangs:/x")] {
+        let answer = rootwrap(action, export, "5");
+        assert_eq!(answer["error_code"], "busy", "{action} {export}: {answer}");
+        assert!(text(&answer, "error_msg").contains("does not end, pid "), "{answer}");
+    }
+    fs::write(node.lab.path("release"), "go\n").expect("it is read");
+    eventually("it ends", || !is_running(left.trim()));
+    let answer = rootwrap("unmount", "hangs:/x", "5");
+    assert_eq!(answer["status"], "success", "{answer}");
+    node.assert_nothing_left();
+}
+
+#[test]
 fn what_mount_says_is_the_answer_and_nothing_is_left() {
-    let node = Node::new();
+    let node = NfsNode::new();
     let path = node.lab.mount_point("t").display().to_string();
     for (host, words) in [
         ("fail", format!("NFS mount failed: mount.nfs: Connection refused for fail:/x on {path}")),
@@ -171,7 +144,7 @@ fn what_mount_says_is_the_answer_and_nothing_is_left() {
 
 #[test]
 fn another_file_system_at_the_path_is_no_success_although_mount_says_so() {
-    let node = Node::new();
+    let node = NfsNode::new();
     let (answer, _) = node.ask(&mut node.node(), &node.request("other:/x", ""));
     let words = "NFS mount failed: other:/x (tmpfs) is mounted at";
     assert_eq!(answer["error_code"], "mount", "{answer}");
@@ -180,7 +153,7 @@ fn another_file_system_at_the_path_is_no_success_although_mount_says_so() {
 
 #[test]
 fn without_the_helper_the_answer_says_what_is_missing() {
-    let node = Node::new();
+    let node = NfsNode::new();
     let mut command = node.command(Path::new("/dev/null"));
     let (answer, _) = node.ask(&mut command, &node.request("h:/x", ""));
     assert_eq!(text(&answer, "error_msg"), "NFS mount failed: mount.nfs is not installed");
@@ -189,7 +162,7 @@ fn without_the_helper_the_answer_says_what_is_missing() {
 
 #[test]
 fn a_mount_that_takes_too_long_is_killed_with_all_that_it_has_started() {
-    let node = Node::new();
+    let node = NfsNode::new();
     let start = Instant::now();
     let mut command = node.node();
     command.env("DMS_REQUEST_TIMEOUT", "1");
@@ -210,7 +183,7 @@ fn a_mount_that_takes_too_long_is_killed_with_all_that_it_has_started() {
 
 #[test]
 fn while_a_part_of_a_mount_outlives_its_time_the_target_is_busy() {
-    let node = Node::new();
+    let node = NfsNode::new();
     let mut first = node.node();
     first.env("DMS_REQUEST_TIMEOUT", "1");
     let (answer, _) = node.ask(&mut first, &node.request("leaves:/x", ""));
@@ -235,31 +208,9 @@ fn while_a_part_of_a_mount_outlives_its_time_the_target_is_busy() {
     node.assert_nothing_left();
 }
 
-/// What must not get to mount(8), in spellings that one or the other program would take.
-#[rustfmt::skip]
-const HOSTILE_OPTIONS: [&str; 74] = [
-    "bind", "rbind", "BIND", "Bind", "bind ", " bind", "rw,bind", "rw, bind", "rw,\tbind",
-    "rw,bind,ro", "bind=1", "--bind", "-B", "move", "remount", "REMOUNT", "ReMount",
-    "rw,remount,suid", "remount=1", "suid", "SUID", "Suid", "nosuid,suid", "suid\0", "s\u{fc}id",
-    "dev", "DEV", "rw,dev", "exec", "Exec", "noexec,exec", "user", "users", "USER", "user=root",
-    "owner", "group", "nouser", "auto", "noauto", "nofail", "x-systemd.automount", "x-mount.mkdir",
-    "X-mount.mkdir", "X-mount.owner=1", "x-initrd.mount", "comment=x", "loop", "offset=1",
-    "helper=/tmp/x", "uhelper=x", "shared", "rshared", "private", "slave", "unbindable",
-    "context=system_u", "fscontext=x", "addr=10.0.0.1", "mountaddr=10.0.0.1", "mounthost=evil",
-    "bg", "BG", "retry=-1", "vers=2", "proto=tcp bind", "rw\nbind", "rw;suid", "rw\\,suid",
-    "\"suid\"", "timeo=1\u{2c}suid", "-o", "_rnetdev,suid", "uid=0",
-];
-
-#[rustfmt::skip]
-const HOSTILE_EXPORTS: [&str; 24] = [
-    "-o", "-obind", "--bind", "-t", "--", "-h:/x", "/etc", "/dev/sda", "etc", "host", "host:",
-    "host:x", ":/x", "LABEL=x", "UUID=0:/x", "overlay", "nfs://h/x", "h h:/x", "h,suid:/x",
-    "[::1]/x", "[::1:/x", "[-o]:/x", "h:/../etc", "h:/a/../../b",
-];
-
 #[test]
 fn hostile_options_and_exports_start_nothing_and_touch_nothing() {
-    let node = Node::new();
+    let node = NfsNode::new();
     let mut filter = Filter::start(&mut node.node());
     let options = HOSTILE_OPTIONS.map(|options| node.request("h:/x", options));
     let exports = HOSTILE_EXPORTS.map(|export| node.request(export, "rw"));
@@ -277,14 +228,4 @@ fn hostile_options_and_exports_start_nothing_and_touch_nothing() {
     filter.end();
     assert_eq!(answer["error_code"], "mount", "{answer}");
     assert_eq!(node.told().map(|told| told[0].clone()).as_deref(), Some("[2001:db8::1]:/backups"));
-}
-
-#[test]
-fn a_zfs_target_is_refused() {
-    let node = Node::new();
-    let request = json!({"action": "mount", "backup_target": {"id": "t", "type": "zfs",
-        "filesystem_export": "pool"}});
-    let (answer, _) = node.ask(&mut node.node(), &request);
-    let words = "this version mounts s3 and nfs targets only, not zfs";
-    assert_eq!((text(&answer, "error_code"), text(&answer, "error_msg")), ("validation", words));
 }

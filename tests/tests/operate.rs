@@ -4,11 +4,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use dms_tests::{Lab, Run, eventually, run};
+use dms_tests::{Lab, Run, Witness, answer, eventually, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn node(lab: &Lab, args: &[&str]) -> Run {
     lab.feed("dms-mount", args, "")
@@ -33,8 +34,16 @@ fn ps_shows_each_daemon_and_how_it_is() {
     assert_eq!(row["mounted"], true);
     assert!(row["rss"].as_u64().is_some_and(|kib| kib > 100), "{row}");
     assert!(row["path"].as_str().is_some_and(|path| path.ends_with("/t1")), "{row}");
-    let detailed = node(&lab, &["ps", "--detailed"]);
-    assert!(detailed.expect(0).stdout.contains("SECRET_REF"), "{detailed}");
+    let user = lab.job_in("t1");
+    let detailed = node(&lab, &["ps", "--detailed", "t1"]).expect(0).stdout.clone();
+    let value = |name: &str| {
+        let line = detailed.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("no {name}: {detailed}"))[name.len()..].trim().to_owned()
+    };
+    assert_eq!((&*value("type"), &*value("health")), ("s3", "alive"));
+    assert_eq!(value("users"), user.pid().to_string());
+    assert_eq!(value("source"), "dms:t1/bucket");
+    user.release();
 
     lab.daemons("t1")[0].signal(Signal::SIGKILL);
     eventually("it ends", || lab.daemons("t1").is_empty());
@@ -123,6 +132,39 @@ fn clean_puts_away_what_is_dead_and_takes_on_what_lives() {
 }
 
 #[test]
+fn a_daemon_that_had_no_time_to_answer_is_not_known_to_hang() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    let daemon = lab.daemons("t1").remove(0);
+    daemon.signal(Signal::SIGSTOP);
+    eventually("it stands still", || daemon.is_stopped());
+    let uptime = fs::read_to_string("/proc/uptime").expect("/proc is there");
+    let now: f64 = uptime.split(' ').next().unwrap_or_default().parse().expect("a number");
+    let mut request = lab.request("unmount", 1, "t1");
+    request["deadline"] = json!(now + 1.0);
+    let answer = lab.feed("dms-mount", &["--on-hung", "kill"], &request.to_string()).line();
+    let runs = daemon.is_stopped();
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(answer["error_code"], "timeout", "{answer}");
+    assert!(runs && daemon.runs(), "it was ended, in too little time to know");
+    assert_eq!(lab.unmount(1, "t1")["unmounted"], true);
+}
+
+#[test]
+fn check_says_when_mounts_are_seen_by_nobody_else() {
+    let lab = Lab::new();
+    // Among processes of which the test's own shell is the first: into another one's namespaces not
+    // even root may look everywhere.
+    let script = "dms-mount check; echo; unshare -m dms-mount check";
+    let args = ["--pid", "--fork", "--mount-proc", "sh", "-c", script];
+    let run = run(&mut lab.command("unshare", &args), b"");
+    let (first, own) = run.stdout.split_once("\n\n").expect("there are two");
+    assert!(first.contains("ok: mounts are seen by the whole host"), "{run}");
+    let text = "warning: this is a mount namespace of its own: does the host see its mounts?";
+    assert!(own.contains(text), "{run}");
+}
+
+#[test]
 fn check_says_what_is_there_and_what_is_missing() {
     let lab = Lab::new();
     let good = node(&lab, &["check"]);
@@ -131,6 +173,27 @@ fn check_says_what_is_there_and_what_is_missing() {
     let bad = run(command.env("DMS_S3_PROGRAM", "s3vaultfuse"), b"");
     let text = "error: S3 targets by s3vaultfuse.py: it is not installed";
     assert!(bad.expect(1).stdout.contains(text), "{bad}");
+}
+
+#[test]
+fn check_tries_the_key_manager_without_a_token_and_within_a_bound() {
+    let lab = Lab::new();
+    let check = |url: &str| {
+        let mut command = lab.command("dms-mount", &["check"]);
+        command.env("DMS_BARBICAN_URL", url).env("KEYSTONE_TOKEN", "gAAAA-of-the-operator");
+        run(&mut command, b"").expect(1).stdout.clone()
+    };
+    let broken = Witness::saying(answer(503, ""));
+    assert!(check(&broken.url()).contains(&format!("error: {} has failed (503)", broken.url())));
+    assert!(broken.heard().starts_with("GET / HTTP/1.1\r\n"), "{}", broken.heard());
+    assert!(!broken.heard().to_lowercase().contains("x-auth-token"), "{}", broken.heard());
+    let silent = Witness::start(|_, stream| {
+        let _ = std::io::copy(stream, &mut std::io::sink());
+    });
+    let start = Instant::now();
+    let said = check(&silent.url());
+    assert!(said.contains(&format!("error: timeout: {} does not answer", silent.url())), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[test]

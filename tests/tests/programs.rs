@@ -2,69 +2,23 @@
 //! and mounts with s3fs), one's own, and those that somebody else has started.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command};
 
-use dms_tests::{Lab, Run, eventually, run};
+use dms_tests::{Lab, Vault, eventually, run, script};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// No argument, all in the environment, in the foreground; its end removes its old directory.
-const STAND_IN: &str = r#"#!/bin/sh
-[ $# = 0 ] || exit 64
-env | sort > "$vault_data_directory_old/environment"
-cp "$vault_data_directory_old/environment" "${0%/*}/environment"
-trap 'umount "$vault_data_directory"' TERM
-s3fs "$vault_s3_bucket" "$vault_data_directory" -f -o "url=$vault_s3_endpoint_url" \
-    -o use_path_request_style -o fsname=TrilioVault -o endpoint="$vault_s3_region_name" &
-wait; wait
-rm -rf "$vault_data_directory_old"
-"#;
-
-/// A node whose S3 program is the stand-in.
-struct Vault {
-    lab: Lab,
+fn change_record(lab: &Lab, change: impl FnOnce(&mut Value)) {
+    let path = lab.path("run/mounts/t1");
+    let record = fs::read(&path).expect("it was written");
+    let mut record: Value = serde_json::from_slice(&record).expect("it is JSON");
+    change(&mut record);
+    fs::write(&path, record.to_string()).expect("room for it");
 }
 
-impl Vault {
-    fn new() -> Vault {
-        let lab = Lab::new();
-        let program = lab.path("s3vaultfuse.py");
-        fs::write(&program, STAND_IN).expect("room for it");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
-        let profile = include_str!("../../tools/dms-mount/profiles/s3vaultfuse.conf");
-        let ours = profile.replace("/usr/bin/s3vaultfuse.py", &program.display().to_string());
-        fs::write(lab.path("vault.conf"), ours).expect("room for it");
-        Vault { lab }
-    }
-
-    fn environment(&self, command: &mut Command) {
-        command
-            .env("DMS_S3_PROGRAM", self.lab.path("vault.conf"))
-            .env("DMS_S3_CACHE_DIR", self.lab.path("cache"));
-    }
-
-    #[track_caller]
-    fn send(&self, action: &str, job: i32, target: &str) -> Value {
-        let mut pipeline = self.lab.pipeline_command();
-        self.environment(&mut pipeline);
-        let request = self.lab.request(action, job, target);
-        run(&mut pipeline, format!("{request}\n").as_bytes()).line()
-    }
-
-    #[track_caller]
-    fn mount(&self, job: i32, target: &str) -> Value {
-        let answer = self.send("mount", job, target);
-        assert_eq!(answer["status"], "success", "{answer}");
-        answer
-    }
-
-    #[track_caller]
-    fn node(&self, args: &[&str]) -> Run {
-        let mut command = self.lab.command("dms-mount", args);
-        self.environment(&mut command);
-        run(&mut command, b"")
-    }
+fn daemon_ends(lab: &Lab, daemon: &mut Child) {
+    run(Command::new("umount").arg(lab.mount_point("t1")), b"").expect(0);
+    daemon.wait().expect("it is ours");
 }
 
 #[test]
@@ -127,7 +81,8 @@ fn targets_of_s3vaultfuse_are_told_apart_although_their_mounts_look_the_same() {
     assert_eq!(lab.mounted("t1").as_deref(), Some("TrilioVault"));
     let list = vault.node(&["list"]).expect(0).lines();
     let targets: Vec<&Value> = list.iter().map(|line| &line["target"]).collect();
-    assert_eq!(targets, [&json!("t1"), &json!("t2")]);
+    assert_eq!(targets, [&json!("t1"), &json!("t2"), &Value::Null]);
+    assert_eq!(list[2]["mounts"], 2, "the last line says how many there are: {list:?}");
     assert_eq!(vault.send("unmount", 1, "t1")["active_mounts_remaining"], 1);
     fs::write(lab.mount_point("t1").join("x"), "x").expect("it is mounted");
     // Its daemon is killed: mounted anew, under its job.
@@ -162,27 +117,7 @@ fn a_mount_whose_record_is_lost_is_known_by_its_daemon() {
 fn a_daemon_that_the_python_server_has_started_is_taken_on_by_its_pid_file() {
     let vault = Vault::new();
     let lab = &vault.lab;
-    let secret: Value =
-        serde_json::from_slice(&fs::read(lab.path("secrets/good")).expect("it is there"))
-            .expect("it is JSON");
-    let text = |name: &str| secret[name].as_str().unwrap_or_default().to_owned();
-    fs::create_dir_all(lab.mount_point("t1")).expect("it can be made");
-    fs::create_dir_all(lab.path("old")).expect("it can be made");
-    let mut daemon = Command::new(lab.path("s3vaultfuse.py"))
-        .env("vault_s3_bucket", "bucket")
-        .env("vault_s3_endpoint_url", text("endpoint_url"))
-        .env("vault_s3_region_name", "us-east-1")
-        .env("vault_data_directory", lab.mount_point("t1"))
-        .env("vault_data_directory_old", lab.path("old"))
-        .env("AWS_ACCESS_KEY_ID", text("access_key"))
-        .env("AWS_SECRET_ACCESS_KEY", text("secret_key"))
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("it was written");
-    eventually("it is mounted", || lab.mounted("t1").is_some());
-    fs::create_dir_all(lab.path("run/s3")).expect("it can be made");
-    fs::write(lab.path("run/s3/t1.pid"), daemon.id().to_string()).expect("room for it");
-
+    let mut daemon = vault.python_daemon("t1", "bucket");
     let answer = vault.mount(1, "t1");
     assert_eq!(answer["reused_existing"], true, "{answer}");
     let row = vault.node(&["ps", "t1", "--json"]).expect(0).line();
@@ -193,6 +128,62 @@ fn a_daemon_that_the_python_server_has_started_is_taken_on_by_its_pid_file() {
 }
 
 #[test]
+fn a_daemon_of_the_python_server_is_not_ended_by_a_record_that_says_starting() {
+    let vault = Vault::new();
+    let lab = &vault.lab;
+    let mut daemon = vault.python_daemon("t1", "bucket");
+    vault.mount(1, "t1");
+    // As one is that was written for a mount of ours, by a starter that died.
+    change_record(lab, |record| {
+        record["state"] = json!("starting");
+        record["daemon"] = Value::Null;
+    });
+    assert_eq!(vault.send("unmount", 1, "t1")["unmounted"], true);
+    let status = daemon.wait().expect("it is ours");
+    assert!(status.success(), "it did not end by itself: {status}");
+    assert_eq!(lab.mounted("t1"), None);
+}
+
+#[test]
+fn a_record_does_not_vouch_for_what_somebody_else_has_mounted_at_its_path() {
+    let vault = Vault::new();
+    let lab = &vault.lab;
+    vault.mount(1, "t1");
+    let record = fs::read(lab.path("run/mounts/t1")).expect("it was written");
+    assert_eq!(vault.send("unmount", 1, "t1")["unmounted"], true);
+    fs::create_dir(lab.path("bucket-root/other")).expect("room for it");
+    let mut daemon = vault.python_daemon("t1", "other");
+    // The path is the same, and the kernel gives the same numbers again.
+    fs::write(lab.path("run/mounts/t1"), record).expect("room for it");
+    let answer = vault.send("mount", 2, "t1");
+    assert_eq!(answer["error_code"], "mount", "{answer}");
+    assert!(answer["error_msg"].as_str().is_some_and(|m| m.contains("another bucket")), "{answer}");
+    assert_eq!(lab.users("t1"), [0; 0]);
+    daemon_ends(lab, &mut daemon);
+}
+
+#[test]
+fn of_a_mount_that_is_taken_on_the_server_counts_and_not_only_the_buckets_name() {
+    let vault = Vault::new();
+    let lab = &vault.lab;
+    let mut daemon = vault.python_daemon("t1", "bucket");
+    let other = lab.secret("other", |secret| secret["endpoint_url"] = json!("http://127.0.0.1:9"));
+    let mut request = lab.request("mount", 1, "t1");
+    request["backup_target"]["secret_ref"] = json!(other);
+    let answer = vault.ask(&request);
+    assert_eq!(answer["error_code"], "mount", "{answer}");
+    vault.mount(2, "t1");
+    // What its daemon was told is on record from now on.
+    let good = fs::read(lab.path("secrets/good")).expect("it is there");
+    let good: Value = serde_json::from_slice(&good).expect("it is JSON");
+    let storage = format!("{}/bucket", good["endpoint_url"].as_str().unwrap_or_default());
+    assert_eq!(vault.node(&["list"]).lines()[0]["storage"], storage);
+    assert_eq!(vault.node(&["ps", "t1", "--json"]).line()["storage"], storage);
+    assert_eq!(vault.send("unmount", 2, "t1")["unmounted"], true);
+    assert!(daemon.wait().expect("it is ours").success());
+}
+
+#[test]
 fn a_number_in_a_pid_file_that_is_a_strangers_is_not_believed() {
     let lab = Lab::new();
     lab.mount(1, "t1");
@@ -200,8 +191,15 @@ fn a_number_in_a_pid_file_that_is_a_strangers_is_not_believed() {
     fs::write(lab.path("run/s3/t1.pid"), stranger.pid().to_string()).expect("room for it");
     fs::remove_file(lab.path("run/mounts/t1")).expect("it is there");
     lab.feed("dms-mount", &["kill", &stranger.pid().to_string()], "").expect(1);
+    // Nor where there is no other daemon that it could be.
+    lab.daemons("t1")[0].signal(Signal::SIGKILL);
+    eventually("it ends", || lab.daemons("t1").is_empty());
+    lab.feed("dms-mount", &["kill", "--force", &stranger.pid().to_string()], "").expect(1);
+    lab.feed("dms-mount", &["kill", "--force", "--all"], "").expect(0);
     lab.unmount(1, "t1");
     assert_eq!(lab.mounted("t1"), None);
+    let runs = fs::read(format!("/proc/{}/cmdline", stranger.pid()));
+    assert!(runs.is_ok_and(|words| !words.is_empty()), "the stranger was ended");
     stranger.release();
 }
 
@@ -224,6 +222,45 @@ fn a_job_that_is_not_root_reads_and_writes_where_that_is_wanted() {
     as_job(&format!("echo backup > {file} && grep -q backup {file}")).expect(0);
     lab.unmount(1, "t1");
     assert_eq!(fs::read_to_string(lab.object("theirs")).expect("it is there"), "backup\n");
+}
+
+/// It says a megabyte before it mounts and another one when it is told to, and ends with s3fs.
+const TALKER: &str = r#"
+talk() { head -c 1000000 /dev/zero | tr '\0' x >&2; echo "$1" >&2; }
+talk first
+s3fs "$@" &
+read x <"$0.go"
+talk last
+: >"$0.has-talked"
+wait"#;
+
+#[test]
+fn a_program_that_talks_is_never_kept_waiting_for_somebody_who_listens() {
+    let lab = Lab::new();
+    let talker = lab.path("talker");
+    script(&talker, TALKER);
+    let go = lab.path("talker.go");
+    run(Command::new("mkfifo").arg(&go), b"").expect(0);
+    let profile = include_str!("../../tools/dms-mount/profiles/s3fs.conf");
+    let ours = format!("program = {}", talker.display());
+    let profile = profile.replace("program = s3fs", &ours);
+    fs::write(lab.path("talker.conf"), profile).expect("room for it");
+    let send = |action: &str| {
+        let mut pipeline = lab.pipeline_command();
+        pipeline.env("DMS_S3_PROGRAM", lab.path("talker.conf"));
+        run(&mut pipeline, format!("{}\n", lab.request(action, 1, "t1")).as_bytes())
+    };
+    assert_eq!(send("mount").line()["physically_mounted"], true);
+    // Whoever has mounted it has ended since.
+    fs::write(&go, "go\n").expect("it reads");
+    eventually("it has talked", || lab.path("talker.has-talked").exists());
+    fs::write(lab.mount_point("t1").join("x"), "still there").expect("it is mounted");
+    let log = |name: &str| fs::read(lab.path("run/s3").join(name)).unwrap_or_default();
+    eventually("its last words are kept", || log("t1.log").ends_with(b"last\n"));
+    assert!(log("t1.log").len() + log("t1.log.1").len() < 1_200_000);
+    let unmounted = send("unmount");
+    assert_eq!(unmounted.line()["unmounted"], true, "{unmounted}");
+    assert!(unmounted.stderr.len() < 5000, "it is all told: {}", unmounted.stderr.len());
 }
 
 #[test]

@@ -193,7 +193,12 @@ fn a_mount_that_died_comes_back_with_the_credentials_that_it_had_and_without_a_t
     // Where the secret was nobody can read it any more, as without a token.
     fs::rename(lab.path("secrets/good"), lab.path("secrets/away")).expect("it is there");
     // A job shows a token: it has to be let in by that, and is not.
-    let refused = lab.send(&lab.request("mount", 2, "t1"));
+    let mut request = lab.request("mount", 2, "t1");
+    let refused = lab.send(&request);
+    assert_eq!(refused["error_code"], "credentials", "{refused}");
+    // One that shows none is let in by nothing at all.
+    request["keystone_token"] = Value::Null;
+    let refused = lab.send(&request);
     assert_eq!(refused["error_code"], "credentials", "{refused}");
     let answer = lab.shell(RECONCILE).expect(0).line();
     assert_eq!(answer["physically_mounted"], true, "{answer}");
@@ -236,16 +241,40 @@ fn rows_of_the_python_client_end_with_the_boot_only_where_nothing_is_mounted() {
 }
 
 #[test]
-fn the_list_must_be_one_and_of_the_node_that_is_meant() {
+fn a_row_that_the_python_client_mounts_again_is_of_no_earlier_boot() {
+    let lab = Lab::new();
+    for job in [1, 3] {
+        lab.mount(job, "t1");
+    }
+    reboot(&lab, "t1");
+    // One leaves by itself, the other one is released.
+    lab.unmount(1, "t1");
+    lab.shell(RECONCILE).expect(0);
+    assert_eq!(lab.users("t1"), [0; 0]);
+    lab.mount(2, "t1");
+    // It knows nothing of boots, and sets no times.
+    lab.sql(
+        "UPDATE backup_target_mount_ledger SET mounted = 1, updated_at = NULL, \
+         created_at = '2020-01-02 03:04:05' WHERE jobid IN (1, 3)",
+    );
+    lab.shell(RECONCILE).expect(0);
+    assert_eq!(lab.users("t1"), [1, 2, 3]);
+    assert!(lab.mounted("t1").is_some());
+}
+
+#[test]
+fn what_is_settled_from_another_source_than_its_users_have_is_busy() {
     let lab = Lab::new();
     lab.mount(1, "t1");
-    for command in ["reconcile", "audit"] {
-        let other = lab.shell(&format!("dms-mount list | dms-ledger {command} --host other"));
-        let text = format!("the list on stdin is of {}, not of other", lab.node);
-        assert!(other.expect(100).stderr.contains(&text), "{other}");
-        let garbage = lab.shell(&format!("echo hello | dms-ledger {command}"));
-        assert!(garbage.expect(100).stderr.contains("line 1 on stdin"), "{garbage}");
-    }
+    lab.daemons("t1")[0].signal(Signal::SIGKILL);
+    eventually("the daemon ends", || lab.daemons("t1").is_empty());
+    // A request that was made before the job came, and is carried out after.
+    let mut settle = requests(&lab, "").expect(0).line();
+    settle["backup_target"]["secret_ref"] = json!(lab.secret("another", |_| ()));
+    let answer = lab.send(&settle);
+    assert_eq!(answer["error_code"], "busy", "{answer}");
+    assert_eq!(lab.users("t1"), [1]);
+    assert_eq!(lab.shell(RECONCILE).expect(0).line()["physically_mounted"], true);
     lab.unmount(1, "t1");
 }
 

@@ -64,3 +64,43 @@ fn a_mount_that_is_looked_at_again_stays_on_record_when_that_is_cut() {
     assert_eq!(lab.unmount(1, "t1")["unmounted"], true);
     assert_eq!(lab.send(&mount)["error_code"], "stale");
 }
+
+/// The request gets its plan, and nobody hears how it went.
+fn lose(lab: &Lab, request: &Value) {
+    let planned = lab.feed("dms-ledger", &["plan"], &request.to_string()).expect(0).line();
+    let unknown = json!({"status": "error", "error_msg": "timeout", "success_msg": null,
+        "error_code": "timeout", "plan": planned["plan"]});
+    lab.feed("dms-ledger", &["commit"], &unknown.to_string()).expect(1);
+}
+
+#[test]
+fn what_came_first_and_was_done_last_makes_what_is_between_late() {
+    let lab = Lab::new();
+    let (mount, unmount) = (request(&lab, "mount", "come"), request(&lab, "unmount", "leave"));
+    lose(&lab, &mount);
+    lose(&lab, &unmount);
+    // Done again, the mount keeps the time at which it came first; its fence is a new one.
+    assert_eq!(lab.send(&mount)["physically_mounted"], true);
+    let late = lab.send(&unmount);
+    assert_eq!(late["error_code"], "stale", "{late}");
+    assert!(lab.mounted("t1").is_some(), "unmounted under job 1");
+    assert_eq!(lab.users("t1"), [1]);
+    assert_eq!(lab.unmount(1, "t1")["unmounted"], true);
+}
+
+#[test]
+fn what_a_broken_disk_kept_from_being_planned_is_done_when_it_comes_again() {
+    let lab = Lab::on_sqlite();
+    lab.mount(1, "t1");
+    let unmount = request(&lab, "unmount", "leave");
+    fs::write(lab.path("line"), format!("{unmount}\n")).expect("room for it");
+    // It is pending on the disk by the first two; the third is the plan's.
+    let broken = "strace -f -o /dev/null -e inject=fsync,fdatasync:error=EIO:when=3";
+    let answer = lab.shell(&format!("{broken} dms-ledger plan <line")).line();
+    assert_eq!(answer["error_code"], "database", "{answer}");
+    let [seen] = &lab.history("t1")[..1] else { panic!("it is in the journal") };
+    assert_eq!(seen["status"], "error", "{seen}");
+    let again = lab.send(&unmount);
+    assert_eq!((&again["status"], &again["unmounted"]), (&json!("success"), &json!(true)));
+    lab.assert_gone("t1");
+}

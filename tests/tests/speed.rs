@@ -101,7 +101,7 @@ fn an_idle_listener_costs_nothing() {
 #[test]
 fn it_does_not_grow() {
     let (lab, broker) = (Lab::unique(), Broker::start());
-    let total = if is_long_run() { 1_000_000 } else { 200_000 };
+    let total = if is_long_run() { 1_000_000 } else { 120_000 };
     let listener = Listener::start(&lab, &broker, &["--jobs", "2", "--", "cat"]);
     let peer = Peer::client(&broker);
     let start = Instant::now();
@@ -126,7 +126,12 @@ fn it_does_not_grow() {
     (0..500).for_each(|_| drop(peer.hear()));
     let rate = f64::from(total) / start.elapsed().as_secs_f64();
     tell(&format!("{total} messages, {rate:.0} a second; KiB: {sizes:?}"));
-    assert!(sizes[9] <= sizes[0] + 1024, "it grows: {sizes:?}");
+    // What it needs at all, it has by then, but for one more heap or buffer, which may come late. What
+    // leaks grows all the time: eight bytes for each message would be 94 KiB a tenth.
+    let mut steps: Vec<u64> =
+        sizes[4..].windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+    steps.sort_unstable();
+    assert!(steps[..4].iter().sum::<u64>() <= 192, "it grows: {sizes:?}");
     eventually("all are acknowledged", || {
         broker.queue(&lab.queue()).is_some_and(|queue| queue.messages == 0)
     });

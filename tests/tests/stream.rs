@@ -145,7 +145,7 @@ fn without_a_plan_dms_mount_acts_on_the_bare_request() {
     let answer = lab.feed("dms-mount", &[], &bare.to_string()).expect(0).line();
     assert_eq!((&answer["physically_mounted"], &answer["plan"]), (&json!(true), &Value::Null));
 
-    let list = lab.feed("dms-mount", &["list"], "").expect(0).line();
+    let list = lab.feed("dms-mount", &["list"], "").expect(0).lines().remove(0);
     assert_eq!((&list["target"], &list["type"]), (&json!("t1"), &json!("s3")));
     assert_eq!(list["path"], lab.mount_point("t1").display().to_string());
     assert_eq!(list["pid"], lab.daemons("t1")[0].pid);

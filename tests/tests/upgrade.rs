@@ -3,8 +3,22 @@
 
 use dms_tests::{Lab, Run};
 
+/// Takes the ledger back to what the second version made.
+fn downgrade_to_2(lab: &Lab) {
+    let index = if lab.is_on_server() { " ON backup_target_mount_operations" } else { "" };
+    for statement in [
+        &format!("DROP INDEX uq_pending_pool{index}"),
+        "ALTER TABLE backup_target_mount_operations DROP COLUMN pending_pool",
+        "ALTER TABLE backup_target_mount_operations DROP COLUMN access",
+        "UPDATE dms_ledger_about SET value = '2' WHERE name = 'schema_version'",
+    ] {
+        lab.sql(statement);
+    }
+}
+
 /// Takes the ledger back to what the first version made.
 fn downgrade(lab: &Lab) {
+    downgrade_to_2(lab);
     for statement in [
         "ALTER TABLE backup_target_mount_ledger DROP COLUMN boot",
         "ALTER TABLE backup_target_mount_operations DROP COLUMN opened_ms",
@@ -31,7 +45,7 @@ fn a_ledger_of_the_first_version_is_brought_up_to_date() {
     if on_a_server {
         // Whoever runs a server says when.
         let refused = ledger(&lab, &["list"]);
-        let text = "the ledger has schema version 1, and this program needs 2: dms-ledger init";
+        let text = "the ledger has schema version 1, and this program needs 3: dms-ledger init";
         assert!(refused.expect(100).stderr.contains(text), "{refused}");
     }
     // Several at once, and again.
@@ -49,6 +63,21 @@ fn a_ledger_of_the_first_version_is_brought_up_to_date() {
     lab.unmount(1, "t1");
     assert_eq!(lab.unmount(2, "t1")["unmounted"], true);
     assert_eq!(lab.history("t1").len(), 4);
+}
+
+#[test]
+fn a_ledger_of_the_second_version_gets_what_keeps_two_hosts_from_one_pool() {
+    let lab = Lab::new();
+    lab.mount(1, "t1");
+    downgrade_to_2(&lab);
+    if lab.is_on_server() {
+        assert!(ledger(&lab, &["check"]).expect(100).stderr.contains("dms-ledger init"));
+    }
+    ledger(&lab, &["init"]).expect(0);
+    ledger(&lab, &["check"]).expect(0);
+    lab.mount(2, "t1");
+    lab.unmount(1, "t1");
+    assert_eq!(lab.unmount(2, "t1")["unmounted"], true);
 }
 
 #[test]

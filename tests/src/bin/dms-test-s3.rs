@@ -55,6 +55,10 @@ struct Options {
     /// Loopback address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+
+    /// Listen on another address, too: in a network namespace of a test's own
+    #[arg(long)]
+    beyond_loopback: bool,
 }
 
 /// Directory objects. Their metadata (mode, owner, times as s3fs keeps them) lasts as long as the
@@ -117,7 +121,7 @@ fn main() -> ExitCode {
 }
 
 fn start(options: Options) -> Result<(), Box<dyn Error>> {
-    if !options.listen.ip().is_loopback() {
+    if !options.beyond_loopback && !options.listen.ip().is_loopback() {
         return Err(format!("{} is no loopback address", options.listen).into());
     }
     let secret = read_secret(&options.secret_key_file)?;

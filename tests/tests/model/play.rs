@@ -90,7 +90,7 @@ impl Play<'_> {
                 .map_err(|why| format!("{why}\nrequest {number}: {request:?}\nanswer: {answer}"))?;
         }
         witnessed?;
-        nobody_came_too_late(&orders, &answers)?;
+        self.nobody_came_too_late(&orders, &answers)?;
         let haunted: Vec<usize> =
             (0..self.model.requests.len()).filter(|n| self.node.is_haunted(*n)).collect();
         self.model.end(&answers, &haunted);
@@ -244,20 +244,29 @@ impl Play<'_> {
         }
         Ok(())
     }
-}
 
-/// Whoever plans takes over what is over: that must not be told yes any more.
-fn nobody_came_too_late(orders: &[Order], answers: &[(usize, Option<Value>)]) -> Verdict {
-    let is_late = |number| orders.iter().any(|order| order.number == number && order.is_late());
-    let succeeded = |(_, answer): &&(usize, Option<Value>)| {
-        answer.as_ref().is_some_and(|answer| word(answer) == "success")
-    };
-    let (late, others): (Vec<_>, Vec<_>) =
-        answers.iter().filter(succeeded).partition(|(number, _)| is_late(*number));
-    if late.is_empty() || others.is_empty() {
-        return Ok(());
+    /// Whoever plans takes over what is over and in the way: that must not be told yes any more.
+    fn nobody_came_too_late(
+        &self,
+        orders: &[Order],
+        answers: &[(usize, Option<Value>)],
+    ) -> Verdict {
+        let is_late = |number| orders.iter().any(|order| order.number == number && order.is_late());
+        let succeeded = |(_, answer): &&(usize, Option<Value>)| {
+            answer.as_ref().is_some_and(|answer| word(answer) == "success")
+        };
+        let (late, others): (Vec<_>, Vec<_>) =
+            answers.iter().filter(succeeded).partition(|(number, _)| is_late(*number));
+        let target = |number: usize| self.model.requests[number].pair.target;
+        for (late, _) in late {
+            if let Some((other, _)) =
+                others.iter().find(|(other, _)| target(*other) == target(*late))
+            {
+                return Err(format!("request {late} was over when request {other} began"));
+            }
+        }
+        Ok(())
     }
-    Err(format!("{late:?} was over when {others:?} began"))
 }
 
 /// What a request came to whose pipeline was cut, as the journal has it.
