@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use dms_tests::{Held, Lab, ZfsHost, run};
+use dms_tests::{Held, Lab, ZfsHost, run, script};
 use serde_json::{Value, json};
 
 fn text<'a>(answer: &'a Value, field: &str) -> &'a str {
@@ -217,6 +217,28 @@ fn a_pool_of_which_nothing_is_mounted_and_nothing_remembered_is_listed_and_joine
     let none = ZfsHost::bare(&lab, "host-b");
     none.run("touch", &["/run/zfs/zfs_socket"]).expect(0);
     assert_eq!(none.run("dms-mount", &["list"]).expect(0).lines().len(), 1);
+}
+
+#[test]
+fn a_pool_whose_import_was_cut_before_its_datasets_were_mounted_has_them_before_a_job_does() {
+    let lab = Lab::new();
+    let host = ZfsHost::start(&lab, "host-a");
+    host.make_pool("tank");
+    // Both die between the pool and its datasets, whose turn comes after it.
+    let cut = host.path("zpool");
+    let text = "[ \"$1\" = import ] || exec /sbin/zpool \"$@\"\n\
+                /sbin/zpool \"$@\" && zfs umount -a\nrm \"$0\"\nkill -9 $PPID\n";
+    script(&cut, text);
+    host.run("cp", &[&cut.display().to_string(), "/usr/local/sbin/"]).expect(0);
+    let lost = host.send(&host.request("mount", 1, "tank"));
+    assert_eq!(lost["error_code"], "internal", "{lost}");
+    assert_eq!(host.pools().len(), 1);
+    let data = host.altroot().join("tank").display().to_string();
+    assert_ne!(host.run("mountpoint", &["-q", &data]).code, 0);
+    assert_eq!(host.done("mount", 1, "tank")["reused_existing"], true);
+    host.run("mountpoint", &["-q", &data]).expect(0);
+    host.done("unmount", 1, "tank");
+    assert_eq!(host.pools(), [] as [String; 0]);
 }
 
 #[test]

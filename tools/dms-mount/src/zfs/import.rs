@@ -30,7 +30,7 @@ pub(crate) fn import(act: &Act<'_>, wanted: &Wanted, path: &MountPath) -> Result
     if let Some(found) = imported.iter().find(|it| it.name == wanted.pool.as_str()) {
         refuse_other(act, wanted, found)?;
         if found.access >= wanted.options.access {
-            adopt(act, found)?;
+            adopt(act, &tools, found)?;
             return Ok(done(path, found.access, true));
         }
         // Whoever reads there would have it taken away: the ledger lets nobody come here while
@@ -119,8 +119,9 @@ fn check_health(found: &Imported) -> Result<(), Failed> {
     Err(Failed::new(ErrorCode::Mount, text))
 }
 
-/// From now on a job knows of it, also where its record was lost or its starter died.
-fn adopt(act: &Act<'_>, found: &Imported) -> Result<(), Failed> {
+/// From now on a job knows of it, also where its record was lost or its starter died. What died while
+/// it imported or exported the pool may have left some of it unmounted: a job would write beside that.
+fn adopt(act: &Act<'_>, tools: &Tools, found: &Imported) -> Result<(), Failed> {
     let record = act.record().filter(|record| record.path == act.place.path());
     let before = record.unwrap_or_else(|| {
         log::warn!("found pool {} imported without a record", found.name);
@@ -129,6 +130,9 @@ fn adopt(act: &Act<'_>, found: &Imported) -> Result<(), Failed> {
     let is_known = before.state == State::Mounted && before.guid.as_ref() == Some(&found.guid);
     if is_known {
         return Ok(());
+    }
+    if before.state != State::Mounted {
+        tools.mount_rest(&found.name)?;
     }
     save(act, &Record { state: State::Mounted, guid: Some(found.guid.clone()), ..before })
 }

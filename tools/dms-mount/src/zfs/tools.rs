@@ -109,15 +109,61 @@ impl Tools {
 
     /// Mounts a dataset again, as far as that goes.
     pub(crate) fn mount_again(&self, dataset: &str) {
-        let mut command = Command::new(self.zpool.with_file_name("zfs"));
-        command.args(["mount", dataset]).env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C");
-        match child::run(&mut command, LOOK, None) {
-            Ok(Outcome::Ended(ended)) if ended.status.success() => {}
-            Ok(Outcome::Ended(ended)) => {
-                log::warn!("unable to mount {dataset} again: {}", words(&ended));
+        match self.run_zfs(&["mount", dataset]) {
+            Ok(ended) if ended.status.success() => {}
+            Ok(ended) => log::warn!("unable to mount {dataset} again: {}", words(&ended)),
+            Err(why) => log::warn!("unable to mount {dataset} again: {why}"),
+        }
+    }
+
+    /// Mounts what an import of the pool mounts, and is not mounted.
+    pub(crate) fn mount_rest(&self, pool: &str) -> Result<(), Failed> {
+        for dataset in self.unmounted(pool)? {
+            log::warn!("dataset {dataset} is not mounted: mounting it");
+            self.mount_again(&dataset);
+        }
+        match self.unmounted(pool)?.first() {
+            None => Ok(()),
+            Some(dataset) => {
+                let text = format!("ZFS import failed: {dataset} is not mounted");
+                Err(Failed::new(ErrorCode::Mount, text))
             }
-            Ok(_) => log::warn!("timeout: zfs mount {dataset} does not end"),
-            Err(why) => log::warn!("unable to run zfs: {why}"),
+        }
+    }
+
+    /// The datasets that an import mounts, and that are not mounted.
+    fn unmounted(&self, pool: &str) -> Result<Vec<String>, Failed> {
+        const COLUMNS: &str = "name,canmount,mounted,mountpoint";
+        let ended = self.run_zfs(&["list", "-H", "-r", "-t", "filesystem", "-o", COLUMNS, pool])?;
+        if !ended.status.success() {
+            let text = format!("unable to list the datasets of pool {pool}: {}", words(&ended));
+            return Err(Failed::new(ErrorCode::Mount, text));
+        }
+        let is_missing = |line: &str| {
+            let mut fields = line.split('\t').skip(1);
+            fields.next() == Some("on")
+                && fields.next() == Some("no")
+                && fields.next().is_some_and(|path| path.starts_with('/'))
+        };
+        let missing = ended.stdout.lines().filter(|line| is_missing(line));
+        Ok(missing.filter_map(|line| Some(line.split('\t').next()?.to_owned())).collect())
+    }
+
+    /// Runs zfs(8) to its end.
+    fn run_zfs(&self, args: &[&str]) -> Result<Ended, Failed> {
+        let zfs = self.zpool.with_file_name("zfs");
+        let mut command = Command::new(&zfs);
+        command.args(args).env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C");
+        match child::run(&mut command, LOOK, None) {
+            Ok(Outcome::Ended(ended)) => Ok(ended),
+            Ok(Outcome::Killed | Outcome::Outlives) => {
+                let text = format!("timeout: zfs {} does not end", args[0]);
+                Err(Failed::new(ErrorCode::Timeout, text))
+            }
+            Err(why) => {
+                let what = format!("unable to run {}", zfs.display());
+                Err(Failed::system(ErrorCode::Mount, &what, &why))
+            }
         }
     }
 }
