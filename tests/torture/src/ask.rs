@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::clock::now;
+use crate::target;
 use crate::world::World;
 
 /// The ways to ask.
@@ -97,14 +98,11 @@ impl World {
     /// The line of a request.
     pub(crate) fn line(&self, question: &Question) -> String {
         let node = &self.nodes[question.node];
-        let secret = node.secret(&question.target);
         let request = json!({
             "request_id": question.id, "context": {"user_id": "user-1"},
             "keystone_token": crate::node::TOKEN, "job": {"jobid": question.job},
             "host": node.name, "action": question.action,
-            "backup_target": {"id": question.target, "type": "s3", "status": "available",
-                "secret_ref": format!("file://{}", secret.display()),
-                "filesystem_export_mount_path": node.mount_point(&question.target)},
+            "backup_target": target::describe(node, &question.target),
         });
         format!("{request}\n")
     }

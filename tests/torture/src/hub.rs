@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::Options;
 use crate::history::History;
+use crate::target;
 
 /// Where the services are, for all nodes.
 pub(crate) const ADDRESS: &str = "10.77.0.1";
@@ -59,7 +60,7 @@ impl Hub {
             Broker::with_config(&format!("listeners.tcp.2 = {ADDRESS}:{BROKER_PORT}"), "")
         });
         let database = Database::with_options(&["--bind-address=0.0.0.0"]);
-        let storage = Storage::start(root, options.targets)?;
+        let storage = Storage::start(root, target::buckets(&options))?;
         let broker = broker.join().expect("there is a broker");
         // A wire that was cut is not noticed otherwise: nothing is said where nothing is asked.
         let parameters = "heartbeat=10&retry_delay=0.2&connection_attempts=20&socket_timeout=5";
@@ -146,9 +147,9 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    fn start(root: &Path, targets: u32) -> io::Result<Storage> {
-        for target in 0..targets {
-            fs::create_dir_all(root.join("s3").join(name(target)))?;
+    fn start(root: &Path, buckets: impl Iterator<Item = String>) -> io::Result<Storage> {
+        for bucket in buckets {
+            fs::create_dir_all(root.join("s3").join(bucket))?;
         }
         fs::write(root.join("s3-key"), SECRET_KEY)?;
         Ok(Storage { root: root.to_owned(), child: Storage::spawn(root)? })
@@ -193,9 +194,4 @@ impl Drop for Storage {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// A target's name, and its bucket's.
-pub(crate) fn name(target: u32) -> String {
-    format!("target-{target}")
 }

@@ -1,9 +1,10 @@
 //! Process 1 of a node: makes the namespaces look like a host that has just booted, and then only
 //! reaps. When the run that started it is gone, it ends, and with it all of the node.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     let kernels = Path::new("/proc/sys/kernel/random/boot_id");
     mount(Some(&boot_id), kernels, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     sethostname(&options.name)?;
+    start_zfs(&options.root)?;
     thread::spawn(reap);
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "ready").and_then(|()| stdout.flush())?;
@@ -57,6 +59,18 @@ fn drop_copies() {
         let path = path.replace("\\040", " ").replace("\\134", "\\");
         let _ = umount2(&*path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     }
+}
+
+/// What stands for ZFS in the node's kernel. It wants these directories for itself.
+fn start_zfs(root: &Path) -> io::Result<()> {
+    for dir in ["/run/zfs", "/run/lock/zfs", "/var/lib/zfs", "/etc/zfs"] {
+        fs::create_dir_all(dir)?;
+        mount_fs("tmpfs", Path::new(dir))?;
+    }
+    let log = OpenOptions::new().create(true).append(true).open(root.join("logs/zfs-fuse"))?;
+    let mut daemon = Command::new("zfs-fuse");
+    daemon.arg("--no-daemon").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    daemon.spawn().map(drop)
 }
 
 fn mount_fs(kind: &str, at: &Path) -> io::Result<()> {

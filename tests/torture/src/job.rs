@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::ask::{Question, Told, Way};
 use crate::clock::now;
-use crate::hub;
 use crate::node::Role;
+use crate::target;
 use crate::witness;
 use crate::world::World;
 
@@ -44,7 +44,9 @@ pub(crate) fn work(world: &World, worker: u32) {
             break;
         }
         let node = usize::try_from(dice.below(world.nodes.len() as u64)).expect("small");
-        let target = hub::name(u32::try_from(dice.below(options.targets.into())).expect("small"));
+        let targets = target::of_node(options, &world.nodes[node].name);
+        let target = dice.below(targets.len() as u64);
+        let target = targets[usize::try_from(target).expect("small")].clone();
         let number = i32::try_from(worker * 100_000 + count).expect("small");
         let mut job = Job { world, number, node, target, round: 0 };
         let way = match (world.nodes[node].role, dice.below(10)) {
@@ -147,7 +149,7 @@ impl Job<'_> {
         let node = &self.world.nodes[self.node];
         let mut args = vec![
             "witness".to_owned(),
-            node.mount_point(&self.target).display().to_string(),
+            node.data(&self.target).display().to_string(),
             self.hold(),
             self.log(),
             seconds.to_string(),

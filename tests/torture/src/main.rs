@@ -19,6 +19,7 @@ mod node;
 mod play;
 mod report;
 mod settle;
+mod target;
 mod watch;
 mod witness;
 mod world;
@@ -61,9 +62,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) workers: u32,
 
-    /// How many targets
+    /// How many targets that are buckets
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) targets: u32,
+
+    /// How many targets that are pools of ZFS, on each node
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) pools: u32,
 
     /// How long a request may take
     #[arg(long, value_name = "SECONDS", default_value_t = 12.0)]

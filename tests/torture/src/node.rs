@@ -5,6 +5,7 @@
 
 mod boot;
 mod listener;
+mod pools;
 mod processes;
 
 use std::ffi::OsStr;
@@ -19,6 +20,7 @@ use dms_tests::{Run, bin_dir, run};
 use serde_json::json;
 
 use crate::hub::Hub;
+use crate::target::{DATASET, Kind};
 use boot::Boot;
 pub(crate) use processes::{Found, weight_of};
 
@@ -77,7 +79,7 @@ impl Node {
         role: Role,
     ) -> io::Result<Node> {
         let root = root.join(name);
-        for dir in ["mnt", "run", "state", "secrets", "logs"] {
+        for dir in ["mnt", "run", "state", "secrets", "logs", "devices"] {
             fs::create_dir_all(root.join(dir))?;
         }
         let boot = Boot::start(&root, name, number, 1)?;
@@ -129,6 +131,15 @@ impl Node {
     /// Where a target is mounted.
     pub(crate) fn mount_point(&self, target: &str) -> PathBuf {
         self.root.join("mnt").join(target)
+    }
+
+    /// Where the jobs of a target write.
+    pub(crate) fn data(&self, target: &str) -> PathBuf {
+        let path = self.mount_point(target);
+        match Kind::of(target) {
+            Kind::Bucket => path,
+            Kind::Pool => path.join(DATASET),
+        }
     }
 
     /// Where the secret of a target is.
@@ -204,6 +215,7 @@ fn environment(hub: &Hub, root: &Path, name: &str, role: Role) -> Vec<(String, S
         ("DMS_RUN_DIR", file("run/dms")),
         ("DMS_MOUNT_BASE", file("mnt")),
         ("DMS_SECRET_DIR", file("secrets")),
+        ("DMS_ZFS_DEVICE_DIRS", file("devices")),
         ("DMS_REQUEST_TIMEOUT", seconds.clone()),
         ("DMS_LOCK_TIMEOUT", seconds),
         ("DMS_UMOUNT_TIMEOUT", "5".into()),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::ask::client_pipeline;
 use crate::history;
 use crate::node::{Found, Node, Role, weight_of};
+use crate::target::Kind;
 use crate::watch::mounted;
 use crate::witness::sum;
 use crate::world::{World, secrets};
@@ -103,7 +104,8 @@ fn look_at(world: &World, node: &Node) {
     wait(15, || node.processes().iter().all(is_daemon));
     // One that is about to end does that soon.
     wait(2, || node.processes().is_empty());
-    let fields = json!({"node": node.name, "mounts": mounted(node), "stopped": listens_no_more,
+    let mounts = [mounted(node), node.imported()].concat();
+    let fields = json!({"node": node.name, "mounts": mounts, "stopped": listens_no_more,
         "processes": node.processes().iter().map(|one| &*one.command).collect::<Vec<_>>(),
         "files": files(node), "locked": locked(node), "bindings": bindings(world, node),
         "operations": operations(world, node), "audit": audit.code,
@@ -174,12 +176,19 @@ fn operations(world: &World, node: &Node) -> Vec<Value> {
     rows(world, node, &["history", "--status", "pending", "--limit", "1000"])
 }
 
-/// What is in the buckets of all that was written and closed.
+/// What is in the buckets and pools of all that was written and closed.
 fn objects(world: &World) {
+    for node in &world.nodes {
+        node.open_pools(&world.hub);
+    }
     let events = history::read(world.hub.history.path()).unwrap_or_default();
     for event in events.iter().filter(|event| event.is("write") && event.flag("ok")) {
         let (target, file) = (event.text("target"), event.text("file"));
-        let there = fs::read(world.hub.object(target, file)).ok().map(|bytes| sum(&bytes));
+        let path = match Kind::of(target) {
+            Kind::Bucket => world.hub.object(target, file),
+            Kind::Pool => world.node(event.text("node")).opened(target).join(file),
+        };
+        let there = fs::read(path).ok().map(|bytes| sum(&bytes));
         let fields = json!({"target": target, "file": file, "sum": there});
         world.hub.history.note("object", fields);
     }

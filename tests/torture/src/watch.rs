@@ -54,7 +54,9 @@ fn mounts(node: &Node) -> BTreeSet<Key> {
     let mut found = BTreeSet::new();
     for line in text.lines() {
         let words: Vec<&str> = line.split(' ').collect();
-        if let Some(target) = words.get(4).and_then(|path| path.strip_prefix(&*base)) {
+        if let Some(path) = words.get(4).and_then(|path| path.strip_prefix(&*base)) {
+            // The datasets of a pool are mounted below its target's mount point.
+            let target = path.split('/').next().unwrap_or(path);
             found.insert((target.to_owned(), words[0].to_owned(), words[2].to_owned()));
         }
     }

@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -46,8 +46,10 @@ type Outcome = Result<(), (&'static str, io::Error)>;
 
 pub(crate) fn run(options: &Options) -> io::Result<()> {
     let log = OpenOptions::new().create(true).append(true).open(&options.log)?;
-    let base = options.dir.parent().unwrap_or(Path::new("/"));
-    let mut witness = Witness { options, log, bare: fs::metadata(base)?.dev() };
+    // Above the mount point, which need not be there when it is not mounted.
+    let above = options.dir.ancestors().skip(1).find_map(|path| fs::metadata(path).ok());
+    let bare = above.map_or(0, |above| above.dev());
+    let mut witness = Witness { options, log, bare };
     let end = now() + options.seconds;
     witness.say(&json!({"event": BEGIN, "t": now(), "pid": std::process::id()}))?;
     let seed = options.name.bytes().fold(0, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte));

@@ -17,7 +17,7 @@ use crate::clock::now;
 use crate::history::History;
 use crate::hub::{self, Hub};
 use crate::node::{FAKETIME, Node, Role};
-use crate::{Options, node};
+use crate::{Options, node, target};
 
 /// The nodes that mount, and the one where the controllers are.
 const ROLES: [(&str, Role); 3] =
@@ -66,6 +66,7 @@ impl World {
         let start = |(number, (name, role)): (u8, (&str, Role))| {
             let node = Node::start(&hub, root, number, name, role)?;
             write_secrets(&hub, &node)?;
+            node.make_pools(&hub.options)?;
             Ok(node)
         };
         let nodes: io::Result<Vec<Node>> = (1..).zip(ROLES).map(start).collect();
@@ -90,9 +91,14 @@ impl World {
         self.hub.history.note(
             "run",
             json!({"seed": options.seed, "seconds": options.seconds, "workers": options.workers,
-                "targets": options.targets, "timeout": options.timeout,
+                "targets": options.targets, "pools": options.pools, "timeout": options.timeout,
                 "faults": options.words(), "nodes": nodes, "binaries": bin_dir()}),
         );
+    }
+
+    /// The node of this name.
+    pub(crate) fn node(&self, name: &str) -> &Node {
+        self.nodes.iter().find(|node| node.name == name).expect("the history names its nodes")
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -174,7 +180,7 @@ fn look_for_tools() {
 
 /// A bucket for each target, one key pair for all.
 fn write_secrets(hub: &Hub, node: &Node) -> io::Result<()> {
-    for target in (0..hub.options.targets).map(hub::name) {
+    for target in target::buckets(&hub.options) {
         let secret = json!({
             "access_key": hub::ACCESS_KEY, "secret_key": hub::SECRET_KEY, "bucket": target,
             "region": "us-east-1",

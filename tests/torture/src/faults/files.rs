@@ -9,8 +9,8 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 
 use super::pick;
-use crate::hub;
 use crate::node::Node;
+use crate::target;
 use crate::world::World;
 
 /// Each lock file that can be taken at once is taken and removed, and then let go.
@@ -46,8 +46,8 @@ const SPOILED: [&str; 6] = ["garbage\n", "1\n", "-1\n", "", "4194304\n", "2\n"];
 
 pub(super) fn spoil_pid(world: &World, dice: &mut Dice) {
     let Some(node) = pick(dice, &world.nodes) else { return };
-    let target = u32::try_from(dice.below(world.hub.options.targets.into())).unwrap_or_default();
-    let target = hub::name(target);
+    let buckets: Vec<String> = target::buckets(&world.hub.options).collect();
+    let Some(target) = pick(dice, &buckets) else { return };
     let Some(text) = pick(dice, &SPOILED) else { return };
     let path: PathBuf = node.inside("dms/s3").join(format!("{target}.pid"));
     // Where there is none, the target is not mounted.

@@ -10,7 +10,7 @@ use crate::world::World;
 
 /// What may be hit. Jobs themselves, the shells that only start things and what the tests bring
 /// along are not.
-const STAGES: [&str; 10] = [
+const STAGES: [&str; 11] = [
     "dms-listen",
     "dms-lock",
     "dms-call",
@@ -20,18 +20,22 @@ const STAGES: [&str; 10] = [
     "commit",
     "dms-mount",
     "umount",
+    "zpool",
     "sh",
 ];
 
 /// What a mount needs to go on.
 const DAEMONS: [&str; 2] = ["s3fs", "drain"];
 
+/// What stands for ZFS in a node's kernel: it may be slow, but it ends with its node only.
+const ZFS: &str = "zfs-fuse";
+
 /// One process, of a kind that is there now: else the many would hide the few.
 fn choose<'a>(world: &'a World, dice: &mut Dice, kinds: &[&str]) -> Option<(&'a Node, Found)> {
     let mut nodes: Vec<&Node> = world.nodes.iter().collect();
     nodes.push(&world.controller);
     let node = *pick(dice, &nodes)?;
-    let found = node.processes();
+    let found = node.all_processes();
     let mut kinds = kinds.to_vec();
     kinds.retain(|kind| found.iter().any(|one| one.kind == *kind));
     let kind = *pick(dice, &kinds)?;
@@ -68,7 +72,7 @@ fn kill(world: &World, dice: &mut Dice, kinds: &[&str]) {
 
 pub(super) fn stop_one(world: &World, dice: &mut Dice) {
     let time = seconds(dice, 2, 30);
-    if let Some((node, victim)) = choose(world, dice, &[&STAGES[..], &DAEMONS].concat()) {
+    if let Some((node, victim)) = choose(world, dice, &[&STAGES[..], &DAEMONS, &[ZFS]].concat()) {
         note(world, "stop", node, &victim);
         let _stall = world.stall();
         victim.signal(Signal::SIGSTOP);

@@ -47,6 +47,7 @@ impl Boot {
         let init = children.trim().parse().map_err(io::Error::other)?;
         let boot = Boot { outer, init, number, wire: format!("dms{node}b{number}") };
         boot.lay_wire(node);
+        boot.wait_for_zfs();
         Ok(boot)
     }
 
@@ -60,6 +61,13 @@ impl Boot {
              ip link set wire up; ip route add default via {here}'"
         );
         run(Command::new("sh").args(["-ec", &script]), b"").expect(0);
+    }
+
+    fn wait_for_zfs(&self) {
+        let init = self.init.to_string();
+        let until = "until zpool list >/dev/null 2>&1; do sleep 0.02; done";
+        let enter = ["-t", &init, "-m", "-p", "timeout", "20", "sh", "-c", until];
+        run(Command::new("nsenter").args(enter), b"").expect(0);
     }
 
     /// Ends all that runs in it, and waits until nothing of it is left.

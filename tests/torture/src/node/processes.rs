@@ -29,8 +29,15 @@ impl Found {
 }
 
 impl Node {
-    /// All its processes but the first.
+    /// All its processes but the first, and but zfs-fuse, which stands for a part of its kernel.
     pub(crate) fn processes(&self) -> Vec<Found> {
+        let mut found = self.all_processes();
+        found.retain(|one| one.kind != "zfs-fuse");
+        found
+    }
+
+    /// All its processes but the first.
+    pub(crate) fn all_processes(&self) -> Vec<Found> {
         let init = self.init();
         let Some(space) = space_of(init) else { return Vec::new() };
         let mut found = in_space(&space);
@@ -103,6 +110,8 @@ fn kind(name: &str, command: &str) -> &'static str {
         "dms-mount" => "dms-mount",
         "s3fs" => "s3fs",
         "umount" => "umount",
+        "zfs-fuse" => "zfs-fuse",
+        "zpool" => "zpool",
         "torture" if has("witness") || command == name => "witness",
         "sh" => "sh",
         _ => "other",
