@@ -19,6 +19,9 @@ const SESSION: [&str; 2] = [
      sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
 ];
 
+/// No answer is larger than this, in bytes; as the server has it by default.
+const MAX_PACKET: usize = 16 << 20;
+
 /// What time it is on the server: for leases, and for the columns that people read.
 const NOW: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), \
                    LEFT(DATE_FORMAT(NOW(3), '%Y-%m-%d %H:%i:%s.%f'), 23)";
@@ -227,6 +230,8 @@ fn options(server: &Server, patience: Duration) -> Opts {
         .write_timeout(Some(patience.max(Duration::from_secs(5))))
         // An UPDATE tells how many rows it found, also where they were as they should be.
         .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
+        // Else it asks the server, at the cost of a round trip. No statement of ours comes near it.
+        .max_allowed_packet(Some(MAX_PACKET))
         .init(SESSION.to_vec());
     if let Some(tls) = &server.tls {
         let identity = tls.identity.clone().map(ClientIdentity::new);
