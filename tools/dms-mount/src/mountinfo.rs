@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
@@ -117,6 +118,15 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// Whether something is mounted at `path`; `None` if the kernel tells by its list only. What is mounted
+/// there is not asked. Where much is mounted at once, this costs less than the list each time.
+pub(crate) fn is_mount_point(path: &Path) -> Option<bool> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
+    let found = statx(CWD, path, flags, StatxFlags::empty()).ok()?;
+    let is_known = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    is_known.then(|| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 /// Wakes up when the list changes.
 pub(crate) struct Watch(File);
 
@@ -156,6 +166,15 @@ mod tests {
         assert_eq!((mount.fstype.as_str(), mount.source.as_str()), ("fuse.s3fs", "dms:t/b"));
         assert_eq!(mounts.below(Path::new("/m")).count(), 1);
         assert_eq!(mounts.below(Path::new("/pro")).count(), 0);
+    }
+
+    #[test]
+    fn what_is_mounted_is_told_from_what_is_not() {
+        for (path, is_it) in [("/proc", true), ("/proc/self", false), ("/", true)] {
+            // None: a kernel before 5.8.
+            assert_ne!(is_mount_point(Path::new(path)), Some(!is_it), "{path}");
+        }
+        assert_eq!(is_mount_point(Path::new("/nothing/there")), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::time::Duration;
 use dms_wire::{Deadline, Secret, TargetId};
 
 use crate::daemon::{self, Daemon, Identity, Launch};
-use crate::mountinfo::{Mount, Mounts, Watch};
+use crate::mountinfo::{Mount, Mounts, Watch, is_mount_point};
 use crate::probe::{self, Depth, Health};
 use crate::scope::Scope;
 use crate::secrets::Credentials;
@@ -183,7 +183,9 @@ pub(crate) fn wait_until_ready(
         Ok(mounts.at(path).filter(is_it).cloned())
     };
     let mount = loop {
-        if let Some(mount) = ours()? {
+        // Else each that is mounted elsewhere would have us read them all.
+        let may_be = is_mount_point(path) != Some(false);
+        if let Some(mount) = may_be.then(&ours).transpose()?.flatten() {
             break mount;
         }
         if let Some(status) = daemon.has_ended() {
