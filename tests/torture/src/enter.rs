@@ -23,7 +23,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> io::Result<u8> {
     // Opened first: with the mounts, /proc is another.
     let open = |name: &str| File::open(format!("/proc/{}/ns/{name}", options.init));
-    let spaces = ["net", "uts", "pid", "mnt"].map(open);
+    let spaces = ["net", "uts", "pid", "time", "mnt"].map(open);
     for space in spaces {
         setns(space?, CloneFlags::empty())?;
     }

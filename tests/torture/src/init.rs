@@ -22,6 +22,8 @@ pub(crate) struct Options {
     name: String,
     /// The id of this boot
     boot: String,
+    /// Its address
+    address: String,
 }
 
 pub(crate) fn run(options: &Options) -> io::Result<()> {
@@ -39,6 +41,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     let kernels = Path::new("/proc/sys/kernel/random/boot_id");
     mount(Some(&boot_id), kernels, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     sethostname(&options.name)?;
+    name_itself(options, &run_dir)?;
     start_zfs(&options.root)?;
     thread::spawn(reap);
     let mut stdout = io::stdout().lock();
@@ -59,6 +62,13 @@ fn drop_copies() {
         let path = path.replace("\\040", " ").replace("\\134", "\\");
         let _ = umount2(&*path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     }
+}
+
+/// Its name is known: by the address of it, ZFS knows the host again that had a pool before.
+fn name_itself(options: &Options, run_dir: &Path) -> io::Result<()> {
+    let hosts = run_dir.join("hosts");
+    fs::write(&hosts, format!("127.0.0.1 localhost\n{} {}\n", options.address, options.name))?;
+    Ok(mount(Some(&hosts), "/etc/hosts", None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
 }
 
 /// What stands for ZFS in the node's kernel. It wants these directories for itself.

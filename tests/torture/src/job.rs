@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::ask::{Question, Told, Way};
 use crate::clock::now;
 use crate::node::Role;
-use crate::target;
+use crate::target::{self, Kind};
 use crate::witness;
 use crate::world::World;
 
@@ -155,6 +155,9 @@ impl Job<'_> {
             seconds.to_string(),
         ];
         args.extend(is_open.then(|| "--open".to_owned()));
+        // A bucket has what was closed, a pool what was synced.
+        let is_pool = Kind::of(&self.target) == Kind::Pool;
+        args.extend(is_pool.then(|| "--sync".to_owned()));
         args
     }
 

@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Keep a file open all the time, too
     #[arg(long)]
     open: bool,
+    /// Have each file on its disk before it is closed
+    #[arg(long)]
+    sync: bool,
 }
 
 /// The first words of a witness, and its last ones.
@@ -73,7 +76,8 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     }
     if let Some((file, text)) = held {
         let begun = now();
-        let closed = close(file);
+        let synced = if options.sync { file.sync_all() } else { Ok(()) };
+        let closed = synced.map_err(|why| ("sync", why)).and(close(file));
         witness.wrote(begun, &format!("{}.open", options.name), &text, false, &closed)?;
     }
     witness.say(&json!({"event": END, "t": now()}))
@@ -108,7 +112,10 @@ impl Witness<'_> {
         let file = OpenOptions::new().write(true).create_new(true).open(path);
         let mut file = file.map_err(|why| ("open", why))?;
         *is_bare = file.metadata().is_ok_and(|data| data.dev() == self.bare);
-        let written = file.write_all(text.as_bytes()).map_err(|why| ("write", why));
+        let mut written = file.write_all(text.as_bytes()).map_err(|why| ("write", why));
+        if self.options.sync {
+            written = written.and_then(|()| file.sync_all().map_err(|why| ("sync", why)));
+        }
         let closed = close(file);
         written.and(closed)
     }

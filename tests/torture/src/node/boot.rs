@@ -26,13 +26,17 @@ impl Boot {
     pub(super) fn start(root: &Path, name: &str, node: u8, number: u32) -> io::Result<Boot> {
         // As the kernel's: no two are the same.
         let stamp = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        let uptime = fs::read_to_string("/proc/uptime")?;
+        let uptime = uptime.split('.').next().unwrap_or("0");
         let mut outer = Command::new("unshare")
             .args(["--net", "--mount", "--pid", "--uts", "--fork", "--kill-child"])
+            // It has been up since now.
+            .args(["--time", "--boottime", &format!("-{uptime}")])
             .args(["--propagation", "slave", "--"])
             .arg(std::env::current_exe()?)
             .arg("init")
             .arg(root)
-            .args([name, stamp.trim()])
+            .args([name, stamp.trim(), &hub::far(node)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
