@@ -44,7 +44,7 @@ pub(crate) fn work(world: &World, worker: u32) {
             break;
         }
         let node = usize::try_from(dice.below(world.nodes.len() as u64)).expect("small");
-        let targets = target::of_node(options, &world.nodes[node].name);
+        let targets = target::of_node(options, &world.nodes[node]);
         let target = dice.below(targets.len() as u64);
         let target = targets[usize::try_from(target).expect("small")].clone();
         let number = i32::try_from(worker * 100_000 + count).expect("small");

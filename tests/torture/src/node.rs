@@ -20,7 +20,7 @@ use dms_tests::{Run, bin_dir, run};
 use serde_json::json;
 
 use crate::hub::Hub;
-use crate::target::{DATASET, Kind};
+use crate::target::{DATASET, Kind, SHARED};
 use boot::Boot;
 pub(crate) use processes::{Found, weight_of};
 
@@ -142,6 +142,11 @@ impl Node {
         }
     }
 
+    /// Where the devices of a pool are.
+    pub(crate) fn devices(&self, pool: &str) -> PathBuf {
+        if pool == SHARED { shared_devices(&self.root) } else { self.path("devices") }
+    }
+
     /// Where the secret of a target is.
     pub(crate) fn secret(&self, target: &str) -> PathBuf {
         self.root.join("secrets").join(target)
@@ -215,7 +220,7 @@ fn environment(hub: &Hub, root: &Path, name: &str, role: Role) -> Vec<(String, S
         ("DMS_RUN_DIR", file("run/dms")),
         ("DMS_MOUNT_BASE", file("mnt")),
         ("DMS_SECRET_DIR", file("secrets")),
-        ("DMS_ZFS_DEVICE_DIRS", file("devices")),
+        ("DMS_ZFS_DEVICE_DIRS", format!("{}:{}", file("devices"), shared_devices(root).display())),
         ("DMS_REQUEST_TIMEOUT", seconds.clone()),
         ("DMS_LOCK_TIMEOUT", seconds),
         ("DMS_UMOUNT_TIMEOUT", "5".into()),
@@ -232,6 +237,11 @@ fn environment(hub: &Hub, root: &Path, name: &str, role: Role) -> Vec<(String, S
         environment.push(("DMS_DB_URL".into(), hub.database_url.clone()));
     }
     environment
+}
+
+/// Where several nodes can reach a pool.
+fn shared_devices(root: &Path) -> PathBuf {
+    root.with_file_name("shared")
 }
 
 impl Drop for Node {

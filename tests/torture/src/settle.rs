@@ -1,5 +1,6 @@
 //! The end of a run: the faults have stopped, the jobs have left; what is there now?
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::thread::sleep;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use crate::ask::client_pipeline;
 use crate::history;
 use crate::node::{Found, Node, Role, weight_of};
-use crate::target::Kind;
+use crate::target::{self, Kind};
 use crate::watch::mounted;
 use crate::witness::sum;
 use crate::world::{World, secrets};
@@ -178,15 +179,23 @@ fn operations(world: &World, node: &Node) -> Vec<Value> {
 
 /// What is in the buckets and pools of all that was written and closed.
 fn objects(world: &World) {
+    let mut opened = HashMap::new();
     for node in &world.nodes {
-        node.open_pools(&world.hub);
+        let targets = target::of_node(&world.hub.options, node);
+        for pool in targets.into_iter().filter(|name| Kind::of(name) == Kind::Pool) {
+            // The shared one is there once, whoever wrote to it.
+            opened.entry(pool.clone()).or_insert_with(|| {
+                node.open_pool(&world.hub, &pool);
+                node.opened(&pool)
+            });
+        }
     }
     let events = history::read(world.hub.history.path()).unwrap_or_default();
     for event in events.iter().filter(|event| event.is("write") && event.flag("ok")) {
         let (target, file) = (event.text("target"), event.text("file"));
         let path = match Kind::of(target) {
             Kind::Bucket => world.hub.object(target, file),
-            Kind::Pool => world.node(event.text("node")).opened(target).join(file),
+            Kind::Pool => opened[target].join(file),
         };
         let there = fs::read(path).ok().map(|bytes| sum(&bytes));
         let fields = json!({"target": target, "file": file, "sum": there});

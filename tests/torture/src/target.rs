@@ -1,9 +1,10 @@
-//! The targets of a run: buckets, which all nodes share, and pools, of which each node has its own.
+//! The targets of a run: buckets, which all nodes share; pools, of which each node has its own; and one
+//! that the nodes of one ledger can all reach, and only one of them may have at a time.
 
 use serde_json::{Value, json};
 
 use crate::Options;
-use crate::node::Node;
+use crate::node::{Node, Role};
 
 /// What a target is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub(crate) enum Kind {
 /// How the name of a pool begins.
 const POOL: &str = "pool";
 
+/// The pool that several nodes can reach.
+pub(crate) const SHARED: &str = "pool-shared";
+
 /// The dataset of a pool, and where it is mounted below the target's mount point.
 pub(crate) const DATASET: &str = "data";
 
@@ -25,16 +29,18 @@ pub(crate) fn buckets(options: &Options) -> impl Iterator<Item = String> + use<>
     (0..options.targets).map(|number| format!("target-{number}"))
 }
 
-/// The names of a node's pools. No two nodes have one of the same name: what one has imported, the
-/// ledger gives to no other.
+/// The names of a node's own pools.
 pub(crate) fn pools(options: &Options, node: &str) -> impl Iterator<Item = String> + use<> {
     let node = node.to_owned();
     (0..options.pools).map(move |number| format!("{POOL}-{number}-{node}"))
 }
 
 /// All that jobs of a node may use.
-pub(crate) fn of_node(options: &Options, node: &str) -> Vec<String> {
-    buckets(options).chain(pools(options, node)).collect()
+pub(crate) fn of_node(options: &Options, node: &Node) -> Vec<String> {
+    // Those whose ledger is the one on the server.
+    let shares = options.pools > 0 && matches!(node.role, Role::Server | Role::Act);
+    let shared = shares.then(|| SHARED.to_owned());
+    buckets(options).chain(pools(options, &node.name)).chain(shared).collect()
 }
 
 impl Kind {
@@ -53,6 +59,6 @@ pub(crate) fn describe(node: &Node, name: &str) -> Value {
             "filesystem_export_mount_path": path}),
         Kind::Pool => json!({"id": name, "type": "zfs", "status": "available",
             "filesystem_export": name, "filesystem_export_mount_path": path,
-            "zfs_import_opts": format!("device_dir={}", node.path("devices").display())}),
+            "zfs_import_opts": format!("device_dir={}", node.devices(name).display())}),
     }
 }

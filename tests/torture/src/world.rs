@@ -66,7 +66,9 @@ impl World {
         let start = |(number, (name, role)): (u8, (&str, Role))| {
             let node = Node::start(&hub, root, number, name, role)?;
             write_secrets(&hub, &node)?;
-            node.make_pools(&hub.options)?;
+            for pool in target::pools(&hub.options, name) {
+                node.make_pool(&pool)?;
+            }
             Ok(node)
         };
         let nodes: io::Result<Vec<Node>> = (1..).zip(ROLES).map(start).collect();
@@ -79,6 +81,12 @@ impl World {
             done: Mutex::default(),
         };
         run(&mut world.controller.command("dms-ledger", &["init"]), b"").expect(0);
+        let all = |node: &&Node| {
+            target::of_node(&world.hub.options, node).contains(&target::SHARED.to_owned())
+        };
+        if let Some(node) = world.nodes.iter().find(all) {
+            node.make_pool(target::SHARED)?;
+        }
         world.introduce();
         Ok(world)
     }
@@ -94,11 +102,6 @@ impl World {
                 "targets": options.targets, "pools": options.pools, "timeout": options.timeout,
                 "faults": options.words(), "nodes": nodes, "binaries": bin_dir()}),
         );
-    }
-
-    /// The node of this name.
-    pub(crate) fn node(&self, name: &str) -> &Node {
-        self.nodes.iter().find(|node| node.name == name).expect("the history names its nodes")
     }
 
     pub(crate) fn is_over(&self) -> bool {

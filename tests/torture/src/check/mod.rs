@@ -36,6 +36,7 @@ pub(crate) struct Violation {
 /// The promises, as they are called in reports.
 pub(crate) const TO_THE_TARGET: &str = "a job that was told yes writes to its target";
 pub(crate) const NO_UNMOUNT: &str = "nothing is unmounted under who holds it";
+pub(crate) const ONE_HOST: &str = "one host at a time has a pool";
 pub(crate) const DATA: &str = "what was closed before a good unmount is in the bucket";
 pub(crate) const ANSWERED: &str = "each request is answered within its bound";
 pub(crate) const NOTHING_LEFT: &str = "ledger and kernel agree, and nothing is left over";

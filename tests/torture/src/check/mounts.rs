@@ -1,7 +1,8 @@
 //! Nothing is unmounted under who holds it, and nobody is forgotten.
 
-use super::{Hold, NO_UNMOUNT, Violation, is_taken, went_down};
+use super::{Hold, NO_UNMOUNT, ONE_HOST, Violation, is_taken, went_down};
 use crate::history::Event;
+use crate::target::Kind;
 
 /// A mount, from when it was there for certain until it may have been gone.
 #[derive(Debug, Clone)]
@@ -58,7 +59,28 @@ pub(super) fn check(events: &[Event], holds: &[Hold]) -> Vec<Violation> {
         found.extend(lives.iter().find_map(|life| under(events, hold, life)));
         found.extend(forgotten(events, hold));
     }
+    found.extend(lives.iter().filter_map(|life| on_two(&lives, life)));
     found
+}
+
+/// A pool was on two hosts at once: each would write as if it were alone.
+fn on_two(lives: &[Life], life: &Life) -> Option<Violation> {
+    let is_pool = Kind::of(&life.target) == Kind::Pool;
+    let other = lives.iter().filter(|_| is_pool).find(|other| {
+        other.target == life.target
+            && other.node != life.node
+            && other.first_seen >= life.first_seen
+            && other.first_seen < life.last_seen
+    })?;
+    Some(Violation {
+        promise: ONE_HOST,
+        text: format!("it came on {} while it was there", other.node),
+        node: life.node.clone(),
+        target: life.target.clone(),
+        from: life.first_seen,
+        to: other.first_seen,
+        hold: String::new(),
+    })
 }
 
 /// The job's mount was there when it was told yes, and gone before it had ended its work.

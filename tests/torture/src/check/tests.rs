@@ -205,3 +205,20 @@ fn a_listener_that_has_grown_is_found() {
     lines.push(weight(7.1, "end", 40));
     assert_found(lines, "the listener's descriptors: 13 at the start, 40 at the end");
 }
+
+#[test]
+fn a_pool_that_comes_on_a_second_host_is_found_and_a_bucket_is_not() {
+    let on_two = |target: &str, at: f64| {
+        let second = json!({"t": at, "event": "mounted", "mount": "9/0:60", "since": at - 0.1,
+            "node": "m"});
+        let mut lines = with(second);
+        for line in &mut lines {
+            line["target"] = target.into();
+        }
+        found(lines)
+    };
+    let two = ["one host at a time has a pool: it came on m while it was there"];
+    assert_eq!(on_two("pool-shared", 4.0), two);
+    assert_eq!(on_two("pool-shared", 5.55), [""; 0]);
+    assert_eq!(on_two("t", 4.0), [""; 0]);
+}

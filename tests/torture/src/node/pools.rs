@@ -1,7 +1,7 @@
 //! The pools of a node: each on a file in its directory, which outlives a boot, and served by the
 //! zfs-fuse of the boot.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
@@ -9,31 +9,30 @@ use dms_tests::eventually;
 use serde_json::json;
 
 use super::Node;
-use crate::Options;
 use crate::hub::Hub;
-use crate::target::{self, DATASET};
+use crate::target::{DATASET, SHARED};
 
 /// What the file of a pool holds, in bytes; it takes what is written only.
 const SIZE: u64 = 256 << 20;
 
 impl Node {
-    /// Makes its pools, and exports them.
-    pub(crate) fn make_pools(&self, options: &Options) -> io::Result<()> {
-        for pool in target::pools(options, &self.name) {
-            let file = self.path("devices").join(&pool);
-            File::create(&file)?.set_len(SIZE)?;
-            let (file, altroot) = (file.display(), self.path("run/made").display().to_string());
-            let create = format!("zpool create -f -m /{DATASET} -R {altroot} {pool} {file}");
-            let destroy = format!("zpool destroy -f {pool}; false");
-            // zfs-fuse answers before it can mount.
-            eventually("the pool is made", || {
-                self.shell(&format!("{create} || {{ {destroy}; }}")).code == 0
-            });
-            eventually("the new pool is exported", || {
-                self.shell(&format!("zpool export {pool}"));
-                self.imported().is_empty()
-            });
-        }
+    /// Makes a pool, and exports it.
+    pub(crate) fn make_pool(&self, pool: &str) -> io::Result<()> {
+        let dir = self.devices(pool);
+        fs::create_dir_all(&dir)?;
+        let file = dir.join(pool);
+        File::create(&file)?.set_len(SIZE)?;
+        let (file, altroot) = (file.display(), self.path("run/made").display().to_string());
+        let create = format!("zpool create -f -m /{DATASET} -R {altroot} {pool} {file}");
+        let destroy = format!("zpool destroy -f {pool}; false");
+        // zfs-fuse answers before it can mount.
+        eventually("the pool is made", || {
+            self.shell(&format!("{create} || {{ {destroy}; }}")).code == 0
+        });
+        eventually("the new pool is exported", || {
+            self.shell(&format!("zpool export {pool}"));
+            self.imported().is_empty()
+        });
         Ok(())
     }
 
@@ -46,17 +45,18 @@ impl Node {
         list.stdout.lines().map(str::to_owned).collect()
     }
 
-    /// Imports all its pools, to see what is in them.
-    pub(crate) fn open_pools(&self, hub: &Hub) {
-        for pool in target::pools(&hub.options, &self.name) {
-            let (devices, altroot) = (self.path("devices"), self.path("run/opened").join(&pool));
-            let (devices, altroot) = (devices.display(), altroot.display());
-            let import = format!("zpool import -o cachefile=none -d {devices} -R {altroot} {pool}");
-            let said = self.shell(&import);
-            let fields = json!({"node": self.name, "pool": pool, "code": said.code,
-                "words": said.stderr});
-            hub.history.note("opened", fields);
-        }
+    /// Imports a pool that nobody has imported, to see what is in it.
+    pub(crate) fn open_pool(&self, hub: &Hub, pool: &str) {
+        let (devices, altroot) = (self.devices(pool), self.path("run/opened").join(pool));
+        let (devices, altroot) = (devices.display(), altroot.display());
+        // Who had it last may have lost its power.
+        let force = if pool == SHARED { "-f" } else { "" };
+        let import =
+            format!("zpool import {force} -o cachefile=none -d {devices} -R {altroot} {pool}");
+        let said = self.shell(&import);
+        let fields =
+            json!({"node": self.name, "pool": pool, "code": said.code, "words": said.stderr});
+        hub.history.note("opened", fields);
     }
 
     /// Where what is in a pool is seen then.
