@@ -242,6 +242,37 @@ fn a_pool_whose_import_was_cut_before_its_datasets_were_mounted_has_them_before_
 }
 
 #[test]
+fn nobody_writes_below_a_dataset_that_is_not_mounted_after_a_power_cut() {
+    let lab = Lab::new();
+    let mut host = ZfsHost::start(&lab, "host-a");
+    host.make_pool("tank");
+    let devices = lab.path("dev").display().to_string();
+    host.run("zpool", &["import", "-d", &devices, "-R", "/mnt", "tank"]).expect(0);
+    host.run("zfs", &["create", "tank/inner"]).expect(0);
+    host.run("zpool", &["export", "tank"]).expect(0);
+    host.done("mount", 1, "tank");
+    let data = host.altroot().join("tank");
+    let kept = format!("of={}", data.join("inner/kept").display());
+    host.run("dd", &["if=/dev/zero", "count=1", "conv=fsync", &kept]).expect(0);
+    host.die();
+    // What it has made on the node's disk is there still.
+    let refused = fs::write(data.join("lost"), "").expect_err("nothing is mounted there");
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied, "{refused}");
+    fs::remove_dir_all(host.path("run")).expect("it is in memory, on a host");
+    let host = ZfsHost::start(&lab, "host-a");
+    let mut again = host.request("mount", 2, "tank");
+    // The lab's hosts have no number that ZFS would know them by.
+    let options = format!("{},force", text(&again["backup_target"], "zfs_import_opts"));
+    again["backup_target"]["zfs_import_opts"] = options.into();
+    let answer = host.send(&again);
+    assert_eq!(answer["status"], "success", "{answer}");
+    host.run("ls", &[&data.join("inner/kept").display().to_string()]).expect(0);
+    host.done("unmount", 1, "tank");
+    host.done("unmount", 2, "tank");
+    assert!(!data.exists(), "{} is left", data.display());
+}
+
+#[test]
 fn without_the_tools_or_their_daemon_the_answer_says_what_is_missing() {
     let lab = Lab::new();
     let host = ZfsHost::bare(&lab, "host-a");

@@ -1,14 +1,13 @@
 //! Export: as soon as nobody uses the pool, and never under somebody who does.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use dms_wire::{Deadline, ErrorCode, MountPath, Response, TargetType, UnmountMethod};
 
-use super::{Imported, Pool, Tools, at, datasets, lock_pool, tools};
+use super::{Imported, Pool, Tools, at, bare, datasets, lock_pool, tools};
 use crate::act::{Act, cannot_look, read_mounts};
 use crate::child::Outcome;
 use crate::failed::Failed;
@@ -158,13 +157,7 @@ fn remove_mount_points(act: &Act<'_>, before: &Mounts, pool: &str) {
         .map(Path::to_owned)
         .collect();
     paths.extend(parents);
-    paths.sort();
-    paths.dedup();
-    for path in paths.iter().rev() {
-        if let Err(why) = fs::remove_dir(path) {
-            log::debug!("left {} behind: {why}", path.display());
-        }
-    }
+    bare::remove(paths);
 }
 
 /// For `clean`: puts away the record of a pool that is not imported any more.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dms_wire::{Access, ErrorCode, MountPath, Response, TargetType};
 
-use super::{Imported, Tools, Wanted, at, export, is_of, lock_pool, tools};
+use super::{Imported, Tools, Wanted, at, bare, export, is_of, lock_pool, tools};
 use crate::act::{Act, read_mounts};
 use crate::child::{Ended, Outcome};
 use crate::failed::Failed;
@@ -134,7 +134,9 @@ fn adopt(act: &Act<'_>, tools: &Tools, found: &Imported) -> Result<(), Failed> {
     if before.state != State::Mounted {
         tools.mount_rest(&found.name)?;
     }
-    save(act, &Record { state: State::Mounted, guid: Some(found.guid.clone()), ..before })
+    let mounts = read_mounts()?;
+    let sealed = bare::seal(act, &mounts, &found.name);
+    save(act, &Record { state: State::Mounted, guid: Some(found.guid.clone()), sealed, ..before })
 }
 
 /// Imports it, and sees that it is there as it was wanted; if not, it is as it was before.
@@ -170,6 +172,8 @@ fn begin(act: &Act<'_>, tools: &Tools, wanted: &Wanted) -> Result<Access, Failed
         clean_up(act, Some(&record));
         return Err(why);
     }
+    let mounts = read_mounts()?;
+    record.sealed = bare::seal(act, &mounts, &found.name);
     (record.state, record.guid) = (State::Mounted, Some(found.guid.clone()));
     save(act, &record)?;
     Ok(found.access)

@@ -4,6 +4,7 @@
 //! there may be none. So it is not the kernel's list of mounts that says whether a pool is there, but
 //! zpool(8)'s list of pools: this pool, by its guid, with this altroot, with enough access.
 
+mod bare;
 mod export;
 mod import;
 mod options;
