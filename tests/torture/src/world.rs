@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::ask::{Question, Told};
 use crate::clock::now;
+use crate::faults::Fault;
 use crate::history::History;
 use crate::hub::{self, Hub};
 use crate::node::{FAKETIME, Node, Role};
@@ -58,7 +59,7 @@ impl World {
     /// Starts everything; listeners are started by whoever keeps them.
     pub(crate) fn start(options: Options, root: &Path, history: History) -> io::Result<World> {
         let hub = Hub::start(options, root, history)?;
-        look_for_tools();
+        look_for_tools(&hub.options);
         let controller = Node::start(&hub, root, 9, "controller", Role::Controller)?;
         for dir in ["plans", "words"] {
             fs::create_dir(controller.path(dir))?;
@@ -172,12 +173,14 @@ impl Drop for Stall<'_> {
 }
 
 /// What faults are made with: a run without one of them would say that it has tried what it has not.
-fn look_for_tools() {
-    let script = format!(
-        "test -e {FAKETIME}; strace -V >/dev/null; nft add table inet trial; \
-         nft 'add chain inet trial out {{ type filter hook output priority 0; }}'; \
-         nft add rule inet trial out tcp dport 1 drop; nft delete table inet trial"
-    );
+fn look_for_tools(options: &Options) {
+    let mut script = format!("test -e {FAKETIME}; strace -V >/dev/null");
+    // Not each kernel can do it: where it cannot, a run has to be told to go without.
+    if options.chosen().contains(&Fault::Cut) {
+        script += "; nft add table inet trial; \
+                   nft 'add chain inet trial out { type filter hook output priority 0; }'; \
+                   nft add rule inet trial out tcp dport 1 drop; nft delete table inet trial";
+    }
     run(Command::new("sh").args(["-ec", &script]), b"").expect(0);
 }
 
