@@ -12,6 +12,7 @@ use dms_tests::{Broker, Database, Queue, run};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::Options;
+use crate::exports::{self, Exports};
 use crate::history::History;
 use crate::target;
 
@@ -44,6 +45,7 @@ pub(crate) struct Hub {
     broker: Mutex<Broker>,
     database: Mutex<Database>,
     storage: Mutex<Storage>,
+    exports: Option<Mutex<Exports>>,
     pub(crate) broker_url: String,
     pub(crate) database_url: String,
     pub(crate) database_port: u16,
@@ -61,6 +63,8 @@ impl Hub {
         });
         let database = Database::with_options(&["--bind-address=0.0.0.0"]);
         let storage = Storage::start(root, target::buckets(&options))?;
+        let exports =
+            if options.exports > 0 { Some(Exports::start(root, &options)?) } else { None };
         let broker = broker.join().expect("there is a broker");
         // A wire that was cut is not noticed otherwise: nothing is said where nothing is asked.
         let parameters = "heartbeat=10&retry_delay=0.2&connection_attempts=20&socket_timeout=5";
@@ -79,12 +83,18 @@ impl Hub {
             broker: Mutex::new(broker),
             database: Mutex::new(database),
             storage: Mutex::new(storage),
+            exports: exports.map(Mutex::new),
         })
     }
 
     /// The object that a file in a target's mount becomes.
     pub(crate) fn object(&self, target: &str, name: &str) -> PathBuf {
         self.root.join("s3").join(target).join(name)
+    }
+
+    /// The file at the server that a file in an export's mount is.
+    pub(crate) fn exported(&self, target: &str, name: &str) -> PathBuf {
+        exports::directory(&self.root).join(target).join(name)
     }
 
     /// The broker, unless somebody is at it.
@@ -100,6 +110,16 @@ impl Hub {
     /// The S3 server, unless somebody is at it.
     pub(crate) fn storage(&self) -> Option<MutexGuard<'_, Storage>> {
         unless_taken(&self.storage)
+    }
+
+    /// Whether there is an NFS server at all.
+    pub(crate) fn has_exports(&self) -> bool {
+        self.exports.is_some()
+    }
+
+    /// The NFS server, unless there is none or somebody is at it.
+    pub(crate) fn exports(&self) -> Option<MutexGuard<'_, Exports>> {
+        self.exports.as_ref().and_then(unless_taken)
     }
 
     /// What the broker has logged.

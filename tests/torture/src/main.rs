@@ -9,6 +9,7 @@ mod ask;
 mod check;
 mod clock;
 mod enter;
+mod exports;
 mod faults;
 mod history;
 mod hub;
@@ -69,6 +70,10 @@ pub(crate) struct Options {
     /// How many targets that are pools of ZFS, on each node
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) pools: u32,
+
+    /// How many targets that are exports by NFS; the kernel has to have client and server
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) exports: u32,
 
     /// How long a request may take
     #[arg(long, value_name = "SECONDS", default_value_t = 12.0)]

@@ -19,6 +19,7 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use dms_tests::{Run, bin_dir, run};
 use serde_json::json;
 
+use crate::exports;
 use crate::hub::Hub;
 use crate::target::{DATASET, Kind, SHARED};
 use boot::Boot;
@@ -137,7 +138,7 @@ impl Node {
     pub(crate) fn data(&self, target: &str) -> PathBuf {
         let path = self.mount_point(target);
         match Kind::of(target) {
-            Kind::Bucket => path,
+            Kind::Bucket | Kind::Export => path,
             Kind::Pool => path.join(DATASET),
         }
     }
@@ -145,6 +146,12 @@ impl Node {
     /// Where the devices of a pool are.
     pub(crate) fn devices(&self, pool: &str) -> PathBuf {
         if pool == SHARED { shared_devices(&self.root) } else { self.path("devices") }
+    }
+
+    /// What an export is called by who mounts it.
+    pub(crate) fn export(&self, target: &str) -> String {
+        let run = self.root.parent().expect("it is in the run's directory");
+        exports::source(run, target)
     }
 
     /// Where the secret of a target is.

@@ -177,7 +177,7 @@ fn operations(world: &World, node: &Node) -> Vec<Value> {
     rows(world, node, &["history", "--status", "pending", "--limit", "1000"])
 }
 
-/// What is in the buckets and pools of all that was written and closed.
+/// What is in the buckets, pools and exports of all that was written and closed.
 fn objects(world: &World) {
     let mut opened = HashMap::new();
     for node in &world.nodes {
@@ -196,6 +196,7 @@ fn objects(world: &World) {
         let path = match Kind::of(target) {
             Kind::Bucket => world.hub.object(target, file),
             Kind::Pool => opened[target].join(file),
+            Kind::Export => world.hub.exported(target, file),
         };
         let there = fs::read(path).ok().map(|bytes| sum(&bytes));
         let fields = json!({"target": target, "file": file, "sum": there});

@@ -1,9 +1,10 @@
-//! The targets of a run: buckets, which all nodes share; pools, of which each node has its own; and one
-//! that the nodes of one ledger can all reach, and only one of them may have at a time.
+//! The targets of a run: buckets and exports, which all nodes share; pools, of which each node has its own;
+//! and one that the nodes of one ledger can all reach, and only one of them may have at a time.
 
 use serde_json::{Value, json};
 
 use crate::Options;
+use crate::exports;
 use crate::node::{Node, Role};
 
 /// What a target is.
@@ -13,10 +14,13 @@ pub(crate) enum Kind {
     Bucket,
     /// Of ZFS, imported by the node's zfs-fuse.
     Pool,
+    /// Of the NFS server, mounted by the kernel.
+    Export,
 }
 
-/// How the name of a pool begins.
+/// How the name of a pool begins, and that of an export.
 const POOL: &str = "pool";
+const EXPORT: &str = "export";
 
 /// The pool that several nodes can reach.
 pub(crate) const SHARED: &str = "pool-shared";
@@ -35,18 +39,31 @@ pub(crate) fn pools(options: &Options, node: &str) -> impl Iterator<Item = Strin
     (0..options.pools).map(move |number| format!("{POOL}-{number}-{node}"))
 }
 
+/// The names of the exports.
+pub(crate) fn exports(options: &Options) -> impl Iterator<Item = String> + use<> {
+    (0..options.exports).map(|number| format!("{EXPORT}-{number}"))
+}
+
+/// Whether a node can reach the shared pool: those can whose ledger is the one on the server.
+pub(crate) fn shares(options: &Options, role: Role) -> bool {
+    options.pools > 0 && matches!(role, Role::Server | Role::Act)
+}
+
 /// All that jobs of a node may use.
 pub(crate) fn of_node(options: &Options, node: &Node) -> Vec<String> {
-    // Those whose ledger is the one on the server.
-    let shares = options.pools > 0 && matches!(node.role, Role::Server | Role::Act);
-    let shared = shares.then(|| SHARED.to_owned());
-    buckets(options).chain(pools(options, &node.name)).chain(shared).collect()
+    let shared = shares(options, node.role).then(|| SHARED.to_owned());
+    let pools = pools(options, &node.name).chain(shared);
+    buckets(options).chain(pools).chain(exports(options)).collect()
 }
 
 impl Kind {
     /// What the target with this name is.
     pub(crate) fn of(name: &str) -> Kind {
-        if name.starts_with(POOL) { Kind::Pool } else { Kind::Bucket }
+        match name {
+            _ if name.starts_with(POOL) => Kind::Pool,
+            _ if name.starts_with(EXPORT) => Kind::Export,
+            _ => Kind::Bucket,
+        }
     }
 }
 
@@ -60,5 +77,8 @@ pub(crate) fn describe(node: &Node, name: &str) -> Value {
         Kind::Pool => json!({"id": name, "type": "zfs", "status": "available",
             "filesystem_export": name, "filesystem_export_mount_path": path,
             "zfs_import_opts": format!("device_dir={}", node.devices(name).display())}),
+        Kind::Export => json!({"id": name, "type": "nfs", "status": "available",
+            "filesystem_export": node.export(name), "nfs_mount_opts": exports::mount_options(name),
+            "filesystem_export_mount_path": path}),
     }
 }

@@ -82,10 +82,8 @@ impl World {
             done: Mutex::default(),
         };
         run(&mut world.controller.command("dms-ledger", &["init"]), b"").expect(0);
-        let all = |node: &&Node| {
-            target::of_node(&world.hub.options, node).contains(&target::SHARED.to_owned())
-        };
-        if let Some(node) = world.nodes.iter().find(all) {
+        let shares = |node: &&Node| target::shares(&world.hub.options, node.role);
+        if let Some(node) = world.nodes.iter().find(shares) {
             node.make_pool(target::SHARED)?;
         }
         world.introduce();
@@ -100,7 +98,7 @@ impl World {
         self.hub.history.note(
             "run",
             json!({"seed": options.seed, "seconds": options.seconds, "workers": options.workers,
-                "targets": options.targets, "pools": options.pools, "timeout": options.timeout,
+                "targets": options.targets, "pools": options.pools, "exports": options.exports, "timeout": options.timeout,
                 "faults": options.words(), "nodes": nodes, "binaries": bin_dir()}),
         );
     }

@@ -32,7 +32,7 @@ pub(crate) enum Fault {
     Broker,
     /// The database is killed or restarted, or stands still
     Database,
-    /// The S3 server is killed or stands still
+    /// The S3 server is killed or stands still, the NFS server goes away
     Storage,
     /// The wire between a node and broker, database, S3 server or all of them is cut
     Cut,

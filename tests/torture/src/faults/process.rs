@@ -10,7 +10,7 @@ use crate::world::World;
 
 /// What may be hit. Jobs themselves, the shells that only start things and what the tests bring
 /// along are not.
-const STAGES: [&str; 11] = [
+const STAGES: [&str; 12] = [
     "dms-listen",
     "dms-lock",
     "dms-call",
@@ -19,6 +19,7 @@ const STAGES: [&str; 11] = [
     "plan",
     "commit",
     "dms-mount",
+    "mount",
     "umount",
     "zpool",
     "sh",

@@ -71,6 +71,9 @@ pub(super) fn database(world: &World, dice: &mut Dice) {
 }
 
 pub(super) fn storage(world: &World, dice: &mut Dice) {
+    if world.hub.has_exports() && dice.below(2) == 0 {
+        return exports(world, dice);
+    }
     let Some(mut storage) = world.hub.storage() else { return };
     let _stall = world.stall();
     if dice.below(2) == 0 {
@@ -83,5 +86,16 @@ pub(super) fn storage(world: &World, dice: &mut Dice) {
         begin(world, "storage", "kill");
         storage.kill_and_start(Duration::from_secs_f64(seconds(dice, 0, 20))).expect("it starts");
     }
+    over(world, "storage");
+}
+
+/// The NFS server goes away and is back: whoever has mounted it waits meanwhile.
+fn exports(world: &World, dice: &mut Dice) {
+    let Some(exports) = world.hub.exports() else { return };
+    let _stall = world.stall();
+    begin(world, "storage", "away");
+    exports.go_away();
+    wait(seconds(dice, 5, 60));
+    exports.come_back();
     over(world, "storage");
 }
