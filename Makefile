@@ -19,7 +19,7 @@ LEDGER_TESTS = boundaries crash fence ledger metrics model reconcile refusals re
 	stream survey tidy topologies truth upgrade zfs zfs_hosts zfs_races zfs_stand_in
 
 .PHONY: help build install uninstall deb try-packages demo bench check check-long lint docs test-unit \
-	test-integration coverage screens torture mutants format clean deps
+	test-integration coverage screens torture torture-nfs mutants format clean deps
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^=]*## /\1: /p' Makefile | while IFS=: read -r target text; \
@@ -86,6 +86,14 @@ torture: SECONDS = 600
 torture: ## Tries to break all of it, for SECONDS=600, by SEED=n; as root
 	cargo build --workspace --locked
 	"$(TARGET)/debug/torture" --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TORTURE)
+
+# In debug, the tools' many pages cost the guest most of its time.
+torture-nfs: SECONDS = 180
+torture-nfs: build ## The same with NFS targets, in a guest, for SECONDS=180, by SEED=n; as root
+	cargo build --workspace --locked
+	DMS_TEST_LONG=1 DMS_BIN="$(or $(DMS_BIN),$(TARGET)/release)" DMS_TORTURE_SECONDS=$(SECONDS) \
+		DMS_TORTURE_OPTIONS="$(TORTURE)" $(if $(SEED),DMS_TORTURE_SEED=$(SEED)) \
+		cargo test --locked -p dms-torture --test nfs -- --nocapture
 
 mutants: ## Whether that finds what was made wrong on purpose; as root
 	cargo build --workspace --locked

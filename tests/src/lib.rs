@@ -33,7 +33,7 @@ mod zfs;
 pub use broker::{Broker, Queue};
 pub use database::Database;
 pub use dice::Dice;
-pub use guest::{Guest, Scenario};
+pub use guest::{Bounds, Guest, Scenario};
 pub use held::{Filter, Held};
 pub use lab::{Lab, NODE, mount_source};
 pub use listener::Listener;
