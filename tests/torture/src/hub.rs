@@ -171,6 +171,7 @@ impl Storage {
         for bucket in buckets {
             fs::create_dir_all(root.join("s3").join(bucket))?;
         }
+        fs::create_dir_all(root.join("s3"))?;
         fs::write(root.join("s3-key"), SECRET_KEY)?;
         Ok(Storage { root: root.to_owned(), child: Storage::spawn(root)? })
     }
