@@ -37,9 +37,12 @@ torture $DMS_TORTURE 2>&1
 code=$?
 echo "code: $code"
 echo "took: $begun $(cut -d' ' -f1 /proc/uptime)"
-if [ -n "$DMS_KEEP" ] && mount -t hostfs none /mnt/out -o "$DMS_KEEP"; then
-    cp /tmp/dms-torture-*.jsonl /mnt/out
-fi
+for history in /tmp/dms-torture-*.jsonl; do
+    # Where nothing was found, there is none.
+    if [ -e "$history" ] && [ -n "$DMS_KEEP" ] && mount -t hostfs none /mnt/out -o "$DMS_KEEP"; then
+        cp "$history" /mnt/out
+    fi
+done
 echo "== end"
 echo o >/proc/sysrq-trigger
 # It does not return; the first process must not end before that.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{NO_UNMOUNT, TO_THE_TARGET, Violation, is_taken, mounts};
 use crate::history::Event;
+use crate::target::Kind;
 
 /// A job that was told yes, until it began to ask to leave.
 #[derive(Debug, Clone)]
@@ -56,6 +57,9 @@ pub(crate) fn read(events: &[Event]) -> Vec<Hold> {
 const NOTHING_THERE: [f64; 5] = [1.0, 2.0, 13.0, 20.0, 30.0];
 // What it says where a daemon is gone: ECONNABORTED, ENOTCONN, ESHUTDOWN.
 const NOBODY_THERE: [f64; 3] = [103.0, 107.0, 108.0];
+// What it says where it was told to give up what waits: EIO, and ERESTARTSYS, which is not meant for
+// programs. A hard mount waits for its server, and nobody else has told it to.
+const GIVEN_UP: [f64; 2] = [5.0, 512.0];
 
 pub(super) fn check(events: &[Event], holds: &[Hold]) -> Vec<Violation> {
     let lives = mounts::lives(events);
@@ -96,6 +100,10 @@ fn look(events: &[Event], lives: &[mounts::Life], hold: &Hold, event: &Event) ->
     }
     if NOBODY_THERE.contains(&errno) {
         let text = format!("{file}: errno {errno}: its daemon is gone, and nobody has killed it");
+        return violation(NO_UNMOUNT, text);
+    }
+    if GIVEN_UP.contains(&errno) && Kind::of(&hold.target) == Kind::Export {
+        let text = format!("{file}: errno {errno}: somebody has ended what waited for the server");
         return violation(NO_UNMOUNT, text);
     }
     let was_there = lives.iter().any(|life| life.is_certain(hold, begun, t));

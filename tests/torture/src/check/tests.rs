@@ -100,6 +100,20 @@ fn a_mount_that_goes_away_under_its_job_is_found_unless_its_daemon_was_killed() 
 }
 
 #[test]
+fn what_waits_for_an_nfs_server_is_not_given_up() {
+    let on = |target: &str| {
+        let mut lines = changed("write", "errno", 512.into());
+        for line in &mut lines {
+            line["ok"] = false.into();
+            line["target"] = target.into();
+        }
+        lines
+    };
+    assert_found(on("export-0"), "somebody has ended what waited");
+    assert_eq!(found(on("t")), [""; 0]);
+}
+
+#[test]
 fn an_unmount_that_may_have_been_before_the_answer_is_not_held_against_anybody() {
     let mut lines = changed("unmounted", "since", 1.9.into());
     let line = lines.iter_mut().find(|line| line["event"] == "unmounted").expect("it is there");

@@ -89,13 +89,14 @@ pub(super) fn storage(world: &World, dice: &mut Dice) {
     over(world, "storage");
 }
 
-/// The NFS server goes away and is back: whoever has mounted it waits meanwhile.
+/// The NFS server goes away and is back: whoever has mounted it waits meanwhile, and now and then for
+/// longer than dms-mount believes in it.
 fn exports(world: &World, dice: &mut Dice) {
     let Some(exports) = world.hub.exports() else { return };
     let _stall = world.stall();
     begin(world, "storage", "away");
     exports.go_away();
-    wait(seconds(dice, 5, 60));
+    wait(seconds(dice, 5, 200));
     exports.come_back();
     over(world, "storage");
 }
