@@ -71,7 +71,8 @@ pub(super) fn database(world: &World, dice: &mut Dice) {
 }
 
 pub(super) fn storage(world: &World, dice: &mut Dice) {
-    if world.hub.has_exports() && dice.below(2) == 0 {
+    // Where there are no buckets, nobody would miss the S3 server.
+    if world.hub.has_exports() && (dice.below(2) == 0 || world.hub.options.targets == 0) {
         return exports(world, dice);
     }
     let Some(mut storage) = world.hub.storage() else { return };
