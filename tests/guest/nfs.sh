@@ -263,6 +263,34 @@ goes() {
     ask unmount 2 used nas:/mnt/root/e ''
     kernel used
 
+    begin hung_neighbour
+    export DMS_REQUEST_TIMEOUT=30
+    rpc.nfsd 2
+    ask mount 1 idle nas:/mnt/root/export vers=3,nolock,hard
+    ask mount 2 used nas:/mnt/root/e vers=3,nolock,hard
+    rpc.nfsd 0
+    (
+        if echo late >/mnt/base/used/late; then echo job: 0; else echo job: 1; fi >/mnt/job
+    ) &
+    writer=$!
+    # It stands still in the kernel when it has asked the server.
+    for _ in $(seq 100); do
+        ! grep -q '^State:.D' "/proc/$writer/status" || break
+        sleep 0.1
+    done
+    said waits grep -c '^State:.D' "/proc/$writer/status"
+    export DMS_REQUEST_TIMEOUT=8
+    ask unmount 1 idle nas:/mnt/root/export ''
+    kernel idle
+    export DMS_REQUEST_TIMEOUT=30
+    rpc.nfsd 2
+    wait $writer
+    cat /mnt/job
+    said server cat /mnt/root/e/late
+    ask unmount 2 used nas:/mnt/root/e ''
+    rpc.nfsd 0
+    export DMS_REQUEST_TIMEOUT=8
+
     begin hung_soft
     ask unmount 3 soft nas:/mnt/root/e ''
     kernel soft

@@ -274,7 +274,8 @@ fn a_mount_that_does_not_end_is_killed_and_does_not_appear_later() {
 
 #[test]
 fn an_unmount_whose_server_is_gone_goes_as_far_as_it_must_and_says_so() {
-    for (name, method) in [("hung_idle", "force"), ("hung_used", "lazy"), ("hung_soft", "force")] {
+    // The first one has a file system with the second: to force it would end that one's jobs' calls.
+    for (name, method) in [("hung_idle", "lazy"), ("hung_used", "lazy"), ("hung_soft", "force")] {
         let scenario = goes().scenario(name);
         let wanted = format!("status=success unmounted=true unmount_method={method}");
         assert_answers(&scenario, &[&wanted]);
@@ -283,4 +284,15 @@ fn an_unmount_whose_server_is_gone_goes_as_far_as_it_must_and_says_so() {
     }
     let used = goes().scenario("hung_used").said("log").join("\n");
     assert!(used.contains("target is busy. (in use by pid"), "{used}");
+}
+
+#[test]
+fn an_unmount_whose_server_is_gone_ends_nothing_that_a_job_of_another_target_waits_for() {
+    let scenario = goes().scenario("hung_neighbour");
+    let lazily = "status=success unmounted=true unmount_method=lazy";
+    assert_answers(&scenario, &[MOUNTED, MOUNTED, lazily, UNMOUNTED]);
+    assert!(scenario.said("kernel").is_empty(), "{scenario}");
+    assert_eq!(scenario.said("waits"), ["1"], "{scenario}");
+    assert_eq!(scenario.said("job"), ["0"], "its write was to wait: {scenario}");
+    assert_eq!(scenario.said("server"), ["late"], "{scenario}");
 }

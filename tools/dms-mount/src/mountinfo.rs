@@ -64,6 +64,12 @@ impl Mounts {
         self.0.iter().rev().find(|mount| mount.path == path)
     }
 
+    /// Whether what is mounted there is mounted somewhere else, too: NFS has one file system for all
+    /// exports that are one at the server.
+    pub(crate) fn is_shared(&self, mount: &Mount) -> bool {
+        self.0.iter().any(|other| other.id != mount.id && other.device == mount.device)
+    }
+
     /// Those at or below `base`.
     pub(crate) fn below<'a>(&'a self, base: &'a Path) -> impl Iterator<Item = &'a Mount> {
         self.0.iter().filter(move |mount| mount.path.starts_with(base))

@@ -95,8 +95,7 @@ pub(crate) fn umount(
     let mut why = None;
     let steps = act.node.policy.steps(kind);
     for method in steps {
-        // It would wait for a server that does not answer.
-        if health == Health::Hung && *method == UnmountMethod::Umount && steps.len() > 1 {
+        if steps.last() != Some(method) && is_left_out(act, health, method)? {
             continue;
         }
         why = match step(act, kind, method)? {
@@ -114,6 +113,20 @@ pub(crate) fn umount(
     }
     note(act, record, State::Mounted);
     Err(why.unwrap_or_else(|| Failed::new(ErrorCode::Unmount, "no step is allowed")))
+}
+
+/// Where there is another step.
+fn is_left_out(act: &Act<'_>, health: Health, method: &UnmountMethod) -> Result<bool, Failed> {
+    Ok(match method {
+        // It would wait for a server that does not answer.
+        UnmountMethod::Umount => health == Health::Hung,
+        // It would end what jobs of other targets wait for.
+        UnmountMethod::Force => {
+            let mounts = read_mounts()?;
+            mounts.at(act.place.path()).is_some_and(|mount| mounts.is_shared(mount))
+        }
+        _ => false,
+    })
 }
 
 enum Step {
