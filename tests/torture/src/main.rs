@@ -39,7 +39,7 @@ use play::Place;
 ///
 /// The binaries are those of `$DMS_BIN`, or, where that has none, those beside this program.
 #[derive(Parser)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     word: Option<Word>,
