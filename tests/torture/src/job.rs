@@ -6,7 +6,7 @@
 mod with;
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ const ATTEMPTS: u32 = 4;
 
 /// How long after the end of all faults a job may still try to unmount, in seconds.
 const PATIENCE: f64 = 90.0;
+
+/// How long beyond its time a job may be at work on a pool until the pool is taken to hang, in seconds.
+const HANGING: f64 = 45.0;
 
 /// A job at one target.
 struct Job<'a> {
@@ -169,13 +172,29 @@ impl Job<'_> {
     fn have(&self, told: &Told, seconds: f64, is_open: bool) -> bool {
         let node = &self.world.nodes[self.node];
         self.say("hold", json!({"asked": told.asked, "told": told.at}));
+        let boot = node.boot_number();
         let exe = std::env::current_exe().expect("/proc is there").display().to_string();
         let mut command = node.command(&exe, &self.witness_args(seconds, is_open));
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let _ = child.expect("it is this program").wait();
+        self.wait_for_end(&mut child.expect("it is this program"), boot, seconds);
         let seen = self.seen();
         self.say("left", json!({"ended": seen.ended.is_some()}));
         seen.ended.is_some()
+    }
+
+    /// Until the witness has ended. One whose pool hangs does not, but with its node.
+    fn wait_for_end(&self, witness: &mut Child, boot: u32, seconds: f64) {
+        let end = now() + seconds + HANGING;
+        while matches!(witness.try_wait(), Ok(None)) {
+            self.revive_after(end, boot);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn revive_after(&self, end: f64, boot: u32) {
+        if Kind::of(&self.target) == Kind::Pool && now() > end {
+            self.world.revive(&self.world.nodes[self.node], boot);
+        }
     }
 
     /// What the witness has put down becomes part of the history.

@@ -37,13 +37,15 @@ fn requests(events: &[Event], holds: &[Hold], told: &[&Event]) -> String {
         format!("{:.1} s ({}, {})", one.number("seconds"), one.text("id"), one.text("word"))
     });
     format!(
-        "{} jobs, {} holds, {} requests, {} mounts, {} unmounts, {} reboots; longest wait {longest}\n",
+        "{} jobs, {} holds, {} requests, {} mounts, {} unmounts, {} reboots, {} of them as zfs-fuse hung; \
+         longest wait {longest}\n",
         jobs.len(),
         holds.len(),
         told.len(),
         count("mounted"),
         count("unmounted"),
         count("down"),
+        count("hung"),
     )
 }
 

@@ -18,7 +18,7 @@ use crate::faults::Fault;
 use crate::history::History;
 use crate::hub::{self, Hub};
 use crate::node::{FAKETIME, Node, Role};
-use crate::{Options, node, target};
+use crate::{Options, faults, node, target};
 
 /// The nodes that mount, and the one where the controllers are.
 const ROLES: [(&str, Role); 3] =
@@ -36,6 +36,7 @@ pub(crate) struct World {
     is_over: AtomicBool,
     stalls: Mutex<Stalls>,
     done: Mutex<VecDeque<Done>>,
+    reviving: Mutex<()>,
 }
 
 /// For how long something has been kept from going on, on purpose.
@@ -80,6 +81,7 @@ impl World {
             is_over: AtomicBool::new(false),
             stalls: Mutex::default(),
             done: Mutex::default(),
+            reviving: Mutex::default(),
         };
         run(&mut world.controller.command("dms-ledger", &["init"]), b"").expect(0);
         let shares = |node: &&Node| target::shares(&world.hub.options, node.role);
@@ -137,6 +139,16 @@ impl World {
 
     fn stalls(&self) -> MutexGuard<'_, Stalls> {
         self.stalls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// zfs-fuse, which stands for a part of a node's kernel, hangs now and then by itself, and with it all
+    /// who have asked it for anything: it takes a new boot, as with a kernel that hangs.
+    pub(crate) fn revive(&self, node: &Node, boot: u32) {
+        let _turn = self.reviving.lock().unwrap_or_else(PoisonError::into_inner);
+        if node.boot_number() == boot {
+            self.hub.history.note("hung", json!({"node": node.name, "boot": boot}));
+            faults::cut_power(self, node);
+        }
     }
 
     /// This request was answered with success.

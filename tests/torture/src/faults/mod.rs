@@ -10,6 +10,8 @@ mod node;
 mod process;
 mod service;
 
+pub(crate) use node::cut_power;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::Scope;
 

@@ -79,7 +79,13 @@ pub(super) fn shift_clock(world: &World, dice: &mut Dice) {
 }
 
 pub(super) fn reboot(world: &World, dice: &mut Dice) {
-    let Some(node) = pick(dice, &world.nodes) else { return };
+    if let Some(node) = pick(dice, &world.nodes) {
+        cut_power(world, node);
+    }
+}
+
+/// Its power fails, and comes back.
+pub(crate) fn cut_power(world: &World, node: &Node) {
     let _stall = world.stall();
     world.hub.history.note("fault", fields("reboot", node));
     node.reboot(&world.hub, |command| {

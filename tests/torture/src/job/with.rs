@@ -9,27 +9,27 @@ use std::time::Duration;
 use dms_tests::Dice;
 use serde_json::json;
 
-use super::{Job, plan_work};
+use super::{HANGING, Job, plan_work};
 use crate::ask::{Way, end_tree};
 use crate::clock::now;
 
 impl Job<'_> {
     pub(super) fn work_with(&self, dice: &mut Dice) {
-        let (seconds, is_open) = plan_work(dice);
+        let (work, is_open) = plan_work(dice);
         let node = &self.world.nodes[self.node];
         let boot = node.boot_number();
         let id = self.question(Way::Pipe, "mount", 0).id;
         let request = node.path(&format!("logs/request-{}", self.hold()));
-        let mut command = self.command(&request, dice, seconds, is_open);
+        let mut command = self.command(&request, dice, work, is_open);
         // Twice the five attempts that it makes, and what a pipeline may take beyond its time.
-        let bound = 2.0 * (3.0 * self.world.hub.options.timeout + 60.0) + seconds + 20.0;
+        let bound = 2.0 * (3.0 * self.world.hub.options.timeout + 60.0) + work + 20.0;
         let more = json!({"id": id, "action": "with", "way": "dms-with", "bound": bound});
         let asked = self.say("ask", more);
         let mut child = command.spawn().expect("it is this program");
-        let end = self.wait(&mut child, bound);
+        let end = self.wait(&mut child, bound, boot);
         let seconds = now() - asked;
         // It may have been killed, and the command goes on.
-        self.wait_for_witness(boot);
+        self.wait_for_witness(boot, work);
         let seen = self.seen();
         if let Some(began) = seen.began {
             self.say("hold", json!({"asked": asked, "told": began}));
@@ -65,11 +65,16 @@ impl Job<'_> {
     }
 
     /// How it ended; `None` if it had to be ended.
-    fn wait(&self, child: &mut Child, bound: f64) -> Option<ExitStatus> {
+    fn wait(&self, child: &mut Child, bound: f64, boot: u32) -> Option<ExitStatus> {
         let (began, stalled) = (now(), self.world.stalled());
         while now() - began <= bound + self.world.stalled() - stalled {
             if let Ok(Some(end)) = child.try_wait() {
                 return Some(end);
+            }
+            // It waits for its command, which may hang, too.
+            let has_begun = || fs::metadata(self.log()).is_ok_and(|log| log.len() > 0);
+            if now() - began > 2.0 * HANGING && has_begun() {
+                self.revive_after(began + 2.0 * HANGING, boot);
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -79,7 +84,8 @@ impl Job<'_> {
     }
 
     /// Until it has ended, or its node has.
-    fn wait_for_witness(&self, boot: u32) {
+    fn wait_for_witness(&self, boot: u32, work: f64) {
+        let end = now() + work + HANGING;
         let log = self.log();
         let node = &self.world.nodes[self.node];
         let runs = || {
@@ -94,6 +100,7 @@ impl Job<'_> {
                 })
         };
         while runs() {
+            self.revive_after(end, boot);
             thread::sleep(Duration::from_millis(30));
         }
     }

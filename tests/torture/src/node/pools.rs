@@ -38,7 +38,7 @@ impl Node {
 
     /// The pools that are imported.
     pub(crate) fn imported(&self) -> Vec<String> {
-        let list = self.shell("zpool list -H -o name");
+        let list = self.shell("timeout 20 zpool list -H -o name");
         if list.code != 0 {
             return vec![format!("unable to list the pools: {list}")];
         }
