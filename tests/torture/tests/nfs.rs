@@ -1,11 +1,10 @@
-//! Torture with NFS targets, in a guest that has client and server: two minutes of faults on a kernel
-//! that takes its time. Only in a long run. `make torture-nfs` goes on for longer, and with another
-//! seed each time.
+//! Torture with NFS targets, in a guest that has client and server, and a kernel that takes its time:
+//! `make torture-nfs`, with another seed each time; `make check-long` does it, too.
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use dms_tests::{Bounds, Guest, is_long_run};
+use dms_tests::{Bounds, Guest};
 
 /// What a guest cannot have: its nf_tables know no addresses, so that no wire can be cut.
 const WITHOUT: &str = "cut";
@@ -19,10 +18,8 @@ fn setting(name: &str, usual: &str) -> String {
 }
 
 #[test]
+#[ignore = "it takes minutes: make torture-nfs"]
 fn nothing_is_lost_when_exports_are_among_the_targets() {
-    if !is_long_run() {
-        return;
-    }
     let seconds = setting("DMS_TORTURE_SECONDS", "120");
     let seed = setting("DMS_TORTURE_SEED", "20261122");
     let more = setting("DMS_TORTURE_OPTIONS", "");
