@@ -160,14 +160,13 @@ impl RunDir {
         }
     }
 
-    /// Forgets the target's mount: the PID file last, by which `clean` finds what is left. What the
-    /// disk refuses once, it may do when it is asked again.
+    /// Forgets the target's mount: the PID file last, by which `clean` finds what is left.
     pub(crate) fn forget(&self, target: &TargetId) -> io::Result<()> {
         let log = self.daemon_log(target);
         let logs = [drain::earlier(&log), log];
         let (first, last) = ([self.record(target)], [self.pid_file(target)]);
         let mut files = first.iter().chain(&logs).chain(&last);
-        files.try_for_each(|file| remove(file).or_else(|_| remove(file)))
+        files.try_for_each(|file| remove(file))
     }
 
     /// Checks the plan's fence against the last one of its ledger that was acted on, and notes
@@ -199,8 +198,9 @@ impl RunDir {
     }
 }
 
+/// What the disk refuses once, it may do when it is asked again.
 fn remove(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
+    match fs::remove_file(file).or_else(|_| fs::remove_file(file)) {
         Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
         _ => Ok(()),
     }

@@ -42,10 +42,11 @@ pub(crate) fn unmount(
     let taken = take_away(act, kind, found, record.as_ref())?;
     if !is_elsewhere {
         tell_last_words(act, record.as_ref());
-        clean_up(act, record.as_ref());
+        // First: whoever finds the rest, should we be killed, would not look for them.
         if let Err(why) = act.node.run_dir.drop_credentials(act.target) {
             log::warn!("unable to remove the credentials of {}: {why}", act.target);
         }
+        clean_up(act, record.as_ref());
     }
     let text = match found {
         Some(_) => format!("Target unmounted successfully from {path}"),
