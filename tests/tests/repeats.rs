@@ -89,6 +89,31 @@ fn what_came_first_and_was_done_last_makes_what_is_between_late() {
 }
 
 #[test]
+fn the_unmount_of_a_run_that_was_killed_does_not_take_what_the_next_run_has_mounted() {
+    let lab = Lab::new();
+    let send = |action: &str, life: Option<&str>| {
+        let mut request = lab.request(action, 1, "t1");
+        if let Some(life) = life {
+            request["owner"] = json!({"host": "elsewhere", "boot": "b", "life": life});
+        }
+        lab.send(&request)
+    };
+    send("mount", Some("/killed"));
+    send("mount", Some("/next"));
+    let late = send("unmount", Some("/killed"));
+    assert_eq!(late["error_code"], "no_active_mount", "{late}");
+    assert_eq!(late["active_mounts_remaining"], 1, "{late}");
+    assert!(lab.mounted("t1").is_some(), "unmounted under the next run");
+    // By the job itself, it is its own.
+    send("mount", None);
+    assert_eq!(send("unmount", Some("/next"))["error_code"], "no_active_mount");
+    // Who does not say who he is, is the job.
+    send("mount", Some("/last"));
+    assert_eq!(send("unmount", None)["unmounted"], true);
+    lab.assert_gone("t1");
+}
+
+#[test]
 fn what_a_broken_disk_kept_from_being_planned_is_done_when_it_comes_again() {
     let lab = Lab::on_sqlite();
     lab.mount(1, "t1");

@@ -197,6 +197,10 @@ fn decide_unmount(
         None if users.len() >= CROWD => bindings::of_job(store, wish.job, target, host)?,
         mine => mine.cloned(),
     };
+    if mine.as_ref().is_some_and(|mine| is_of_another_run(mine, wish)) {
+        let all = bindings::count_others(store, None, target, host)?;
+        return Ok(Err(Box::new(no_active_mount(all))));
+    }
     let known = match mine {
         Some(ref binding) => Source::recorded(&binding.path, &binding.kind, &binding.source, wish),
         // It may be this very operation that was unsettled, until it was opened again.
@@ -217,6 +221,12 @@ fn decide_unmount(
         log::info!("Multiple active mounts ({count}{more}) detected. Skipping physical unmount");
         Ok(Ok((Decision::Release, known)))
     }
+}
+
+/// The job has mounted it anew since, and not by who asks for the unmount: a message of a run that was
+/// killed may come late.
+fn is_of_another_run(mine: &Binding, wish: &Wish<'_>) -> bool {
+    wish.request.owner.is_some() && mine.owner != wish.request.owner
 }
 
 /// Mounted where it is used, and only there. To mount it again, the request has to say from where.

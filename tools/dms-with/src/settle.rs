@@ -24,7 +24,7 @@ pub(crate) enum Refused {
 /// What is left of a mount.
 pub(crate) enum Left {
     Unmounted,
-    /// The job did not use the target any more.
+    /// The job did not use the target any more, or does so by another run.
     WasGone,
     /// This is the last answer.
     Mounted(Box<Response>),
@@ -55,7 +55,7 @@ impl With<'_> {
             }
             if pause.is_none() || signal.is_some() {
                 if is_unknown {
-                    self.undo(wanted);
+                    self.undo(wanted, owner);
                 }
                 return Err(match signal {
                     Some(received) => Refused::Interrupted(received.signal),
@@ -70,11 +70,11 @@ impl With<'_> {
     }
 
     /// Unmounts. A signal does not end that, but nothing is tried again after it.
-    pub(crate) fn unmount(&self, wanted: &Wanted) -> Left {
+    pub(crate) fn unmount(&self, wanted: &Wanted, owner: &Owner) -> Left {
         let mut id = new_id();
         let mut patience = Patience::new(self.asker.bound);
         loop {
-            let line = |until| wanted.unmount_line(&id, until);
+            let line = |until| wanted.unmount_line(&id, owner, until);
             let Asked { answer, is_answered, mut signal } =
                 self.asker.ask(&self.events, Action::Unmount, wanted, line);
             if !answer.is_error() {
@@ -100,8 +100,8 @@ impl With<'_> {
     }
 
     /// A mount that may have happened.
-    fn undo(&self, wanted: &Wanted) {
-        if let Left::Mounted(answer) = self.unmount(wanted) {
+    fn undo(&self, wanted: &Wanted, owner: &Owner) {
+        if let Left::Mounted(answer) = self.unmount(wanted, owner) {
             let why = answer.error_msg.as_deref().unwrap_or_default();
             log::error!("{} may be mounted, and cannot be unmounted: {why}", wanted.name());
         }

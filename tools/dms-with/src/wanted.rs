@@ -62,25 +62,22 @@ impl Wanted {
     /// The line that asks for the mount.
     pub(crate) fn mount_line(&self, id: &str, owner: &Owner, deadline: Deadline) -> Vec<u8> {
         let deadline = self.deadline.map_or(deadline, |own| own.min(deadline));
-        let owner = serde_json::to_value(owner).expect("strings are plain data");
-        self.line(Action::Mount, id, deadline, Some(owner))
+        self.line(Action::Mount, id, deadline, owner)
     }
 
     /// The line that asks for the unmount. That needs no token, and the one of the mount may have
     /// expired long ago.
-    pub(crate) fn unmount_line(&self, id: &str, deadline: Deadline) -> Vec<u8> {
-        self.line(Action::Unmount, id, deadline, None)
+    pub(crate) fn unmount_line(&self, id: &str, owner: &Owner, deadline: Deadline) -> Vec<u8> {
+        self.line(Action::Unmount, id, deadline, owner)
     }
 
-    fn line(&self, action: Action, id: &str, until: Deadline, owner: Option<Value>) -> Vec<u8> {
+    fn line(&self, action: Action, id: &str, until: Deadline, owner: &Owner) -> Vec<u8> {
         let mut fields = self.fields.clone();
         fields.insert("action".into(), action.word().into());
         fields.insert("request_id".into(), id.into());
         fields.insert("deadline".into(), until.seconds().into());
-        match owner {
-            Some(owner) => fields.insert("owner".into(), owner),
-            None => fields.remove("owner"),
-        };
+        let owner = serde_json::to_value(owner).expect("strings are plain data");
+        fields.insert("owner".into(), owner);
         if action == Action::Unmount {
             fields.remove("keystone_token");
         }
@@ -102,18 +99,19 @@ mod tests {
     }
 
     #[test]
-    fn the_unmount_has_no_token_no_owner_and_a_time_of_its_own() {
+    fn the_unmount_has_no_token_the_same_owner_and_a_time_of_its_own() {
         let wanted = Wanted::read(request().to_string().as_bytes(), Some("other")).expect("valid");
         let owner = Owner { host: "h".into(), boot: "b".into(), life: "/l".into() };
         let until = Deadline::after(Duration::from_secs(60));
         let read = |line: Vec<u8>| serde_json::from_slice::<Value>(&line).expect("it is JSON");
         let mount = read(wanted.mount_line("r", &owner, until));
-        let unmount = read(wanted.unmount_line("u", until));
+        let unmount = read(wanted.unmount_line("u", &owner, until));
         assert_eq!((&mount["keystone_token"], &mount["action"]), (&json!("tok"), &json!("mount")));
         assert_eq!((&mount["deadline"], &mount["owner"]["host"]), (&json!(1.0), &json!("h")));
         assert_eq!((&unmount["action"], &unmount["request_id"]), (&json!("unmount"), &json!("u")));
         assert!(unmount["deadline"].as_f64().is_some_and(|until| until > 1.0));
-        assert!(unmount.get("keystone_token").is_none() && unmount.get("owner").is_none());
+        assert!(unmount.get("keystone_token").is_none());
+        assert_eq!(unmount["owner"], mount["owner"]);
     }
 
     #[test]

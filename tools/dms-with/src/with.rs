@@ -37,7 +37,7 @@ impl With<'_> {
             Ok(()) => command::run(command, &paths, self.life, &self.events),
             Err(ended) => ended,
         };
-        let failed = self.unmount_all(wanted, &paths);
+        let failed = self.unmount_all(wanted, &owner, &paths);
         match (ended?, failed) {
             (End::Exit(Exit::Code(0)), Some(exit)) if self.rules.strict => Ok(End::Exit(exit)),
             (end, _) => Ok(end),
@@ -85,10 +85,10 @@ impl With<'_> {
     }
 
     /// In reverse. If something is left mounted: the exit code of the first.
-    fn unmount_all(&self, wanted: &[Wanted], paths: &[String]) -> Option<Exit> {
+    fn unmount_all(&self, wanted: &[Wanted], owner: &Owner, paths: &[String]) -> Option<Exit> {
         let mut failed = None;
         for (wanted, path) in wanted.iter().zip(paths).rev().filter(|(_, path)| !path.is_empty()) {
-            match self.unmount(wanted) {
+            match self.unmount(wanted, owner) {
                 Left::Unmounted => {}
                 Left::WasGone => {
                     log::warn!("{} was let go meanwhile: nothing to unmount", wanted.name());
