@@ -200,10 +200,11 @@ impl RunDir {
 
 /// What the disk refuses once, it may do when it is asked again.
 fn remove(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file).or_else(|_| fs::remove_file(file)) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
-        _ => Ok(()),
-    }
+    let attempt = || match fs::remove_file(file) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    };
+    attempt().or_else(|_| attempt())
 }
 
 /// Writes a new file beside it and renames it: a reader sees the old one or the new one.
