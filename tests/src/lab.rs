@@ -340,8 +340,7 @@ impl Drop for Lab {
             let path = path.replace("\\040", " ").replace("\\134", "\\");
             let _ = Command::new("umount").args(["-l", "--", &path]).output();
         }
-        // What a test has left mounted was sealed below its mount.
-        let _ = Command::new("chattr").args(["-R", "-f", "-i", "--"]).arg(&base).output();
+        unseal(&base);
         // A mount that could not be taken away is not descended into.
         let _ =
             Command::new("rm").args(["-rf", "--one-file-system", "--"]).arg(&self.root).status();
@@ -374,4 +373,9 @@ pub fn mount_source(path: &Path) -> Option<String> {
     let path = path.to_str().expect("a plain path").replace(' ', "\\040");
     let line = mounts.lines().rev().find(|line| line.split(' ').nth(4) == Some(&path))?;
     line.split(" - ").nth(1)?.split(' ').nth(1).map(str::to_owned)
+}
+
+/// Mount points whose mounts have gone without an unmount are sealed still.
+pub(crate) fn unseal(below: &Path) {
+    let _ = Command::new("chattr").args(["-R", "-f", "-i", "--"]).arg(below).output();
 }

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, unseal};
 use crate::nfs::script;
 use crate::run::{Run, eventually, run};
 
@@ -200,5 +200,6 @@ impl ZfsHost<'_> {
 impl Drop for ZfsHost<'_> {
     fn drop(&mut self) {
         self.die();
+        unseal(&self.path("mnt"));
     }
 }
