@@ -120,6 +120,7 @@ fn chosen<'a>(lab: &Lab, ledger: State, all: &'a [Boundary]) -> Vec<&'a Boundary
 /// Each kind of call was ended at. Of those that write page after page, a few may be missed: it is
 /// a page more or less each time. Where the log is written back, the kinds that count are those that
 /// write: who finds the file too long and cuts it, or closes it last, differs from run to run.
+/// Nor do those on SQLite's shared memory, which whoever comes first makes.
 #[track_caller]
 fn reached(ledger: State, chosen: &[&Boundary], missed: &[&Boundary]) {
     let count = |calls: &[&Boundary], kind: &str| {
@@ -127,8 +128,8 @@ fn reached(ledger: State, chosen: &[&Boundary], missed: &[&Boundary]) {
     };
     for kind in missed.iter().map(ToString::to_string) {
         let (missed, all) = (count(missed, &kind), count(chosen, &kind));
-        let counts = ledger != State::LongLog
-            || ["pwrite64 ", "fsync "].iter().any(|call| kind.starts_with(call));
+        let writes = ["pwrite64 ", "fsync "].iter().any(|call| kind.starts_with(call));
+        let counts = (ledger != State::LongLog || writes) && !kind.ends_with("-shm");
         assert!(!counts || missed * 4 <= all, "{kind}: {missed} of {all} were not reached");
     }
     let (missed, all) = (missed.len(), chosen.len());
