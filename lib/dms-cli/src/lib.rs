@@ -5,6 +5,7 @@
 
 mod age;
 mod args;
+mod companion;
 mod config;
 mod exit;
 mod host;
@@ -17,10 +18,11 @@ mod url;
 
 pub use age::{age, since_1970};
 pub use args::{parse, refuse};
+pub use companion::companion;
 pub use config::{Config, Files, Value};
 pub use exit::{Context, Exit, Failure, main, plain};
-pub use host::{boot_id, node_name, random_id};
-pub use logging::{About, JOURNAL_STREAM, about, journal_stream};
+pub use host::{boot_id, node_name, random_id, read_proc};
+pub use logging::{About, JOURNAL_STREAM, about, about_what, journal_stream};
 pub use openstack::OpenStack;
 pub use prometheus::{Family, Label};
 pub use settings::{SettingError, Settings, seconds};

@@ -45,6 +45,13 @@ pub fn about(words: &str) -> About {
     About { before: ABOUT.replace(format!(" ({words})")) }
 }
 
+/// What they are about now, for a process that goes on with it; empty: nothing.
+pub fn about_what() -> String {
+    let shown = ABOUT.with_borrow(String::clone);
+    let words = shown.strip_prefix(" (").and_then(|words| words.strip_suffix(')'));
+    words.unwrap_or_default().to_owned()
+}
+
 impl Drop for About {
     fn drop(&mut self) {
         ABOUT.set(std::mem::take(&mut self.before));

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Config;
 use crate::settings::SettingError;
 
 /// Where Keystone and Barbican are, and how they are trusted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenStack {
     /// `DMS_AUTH_URL`, no default: Keystone.
     pub auth_url: Option<String>,

@@ -11,12 +11,16 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::descendants::Descendants;
 
-/// How often to look whether it has ended, in milliseconds: its output may be held open by others.
-const LOOK: u128 = 200;
+/// How often to look whether it has ended: its output may be held open by others.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How often to look whether it has ended when that is all there is to wait for, and the kernel has
+/// no way to tell.
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// How long a filter may take to end once it has been told to.
 const PARTING: Duration = Duration::from_secs(2);
@@ -125,10 +129,7 @@ impl Filter {
         if let Some(stdin) = self.stdin.as_ref().filter(|_| unsent) {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
         }
-        // Rounded up, or the last millisecond would be spent in a busy loop.
-        let millis = left.as_millis().saturating_add(1).min(LOOK);
-        let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
-        match poll(&mut fds, timeout) {
+        match poll(&mut fds, until(left.min(LOOK))) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(_) => Err(Lost::Ended),
         }
@@ -216,23 +217,34 @@ impl Filter {
 
     fn wait(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
         let end = Instant::now() + patience;
-        let mut pause = Duration::from_micros(200);
+        // Without one (Linux before 5.3) it is looked at again and again.
+        let handle = Pid::from_child(&self.child);
+        let handle = pidfd_open(handle, PidfdFlags::empty()).ok();
         loop {
             let status = self.child.try_wait()?;
-            if status.is_some() || Instant::now() >= end {
+            let left = end.saturating_duration_since(Instant::now());
+            if status.is_some() || left.is_zero() {
                 return Ok(status);
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+            let longest = if handle.is_some() { left } else { left.min(GLANCE) };
+            let mut fds: Vec<PollFd<'_>> = Vec::new();
+            fds.extend(handle.iter().map(|handle| PollFd::new(handle.as_fd(), PollFlags::POLLIN)));
+            // Whatever comes of it, it is looked at again.
+            let _ = poll(&mut fds, until(longest));
         }
     }
 
     fn signal(&self, signal: Signal) {
         // A group that has a process keeps its number; it may have none left.
         if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = killpg(Pid::from_raw(pid), signal);
+            let _ = killpg(nix::unistd::Pid::from_raw(pid), signal);
         }
     }
+}
+
+/// Rounded up, or the last millisecond would be spent in a busy loop.
+fn until(time: Duration) -> PollTimeout {
+    PollTimeout::try_from(time.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX)
 }
 
 fn is_for_later(why: &io::Error) -> bool {

@@ -2,7 +2,9 @@
 //!
 //! It names the process that took a lock. That one may have ended and left it to its children.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,7 +12,7 @@ use std::path::Path;
 use crate::Mode;
 
 /// A lock by flock(2), held or waited for.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Known {
     /// Whether it is waited for.
     pub waits: bool,
@@ -63,10 +65,28 @@ pub fn device_in(dir: &Path) -> Option<Device> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
+/// So many bytes of its list, less a line, the kernel tells at once, if it is asked for as many. Of a
+/// longer one, for each lock that is given up meanwhile it may leave another out.
+const PIECE: usize = 4096;
+
+/// So many looks together leave none out.
+const LOOKS: usize = 16;
+
 /// All locks by flock(2) of this host.
 pub fn known() -> Vec<Known> {
-    let text = fs::read_to_string("/proc/locks").unwrap_or_default();
-    text.lines().filter_map(Known::parse).collect()
+    let mut seen = HashSet::new();
+    let mut known = Vec::new();
+    for _ in 0..LOOKS {
+        let mut text = String::with_capacity(PIECE);
+        // Std would ask for a line first, to see whether there is any.
+        let file = File::open("/proc/locks").map(|file| file.take(u64::MAX));
+        let _ = file.and_then(|mut file| file.read_to_string(&mut text));
+        known.extend(text.lines().filter_map(Known::parse).filter(|lock| seen.insert(*lock)));
+        if text.len() < PIECE - 100 {
+            break;
+        }
+    }
+    known
 }
 
 /// The processes that took the lock on this file and have it, or whose children have it.
@@ -85,6 +105,38 @@ pub fn mode(word: &str) -> Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_seen_while_others_come_and_go() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = |name: String| File::create(dir.path().join(name)).expect("a fresh name");
+        let held: Vec<File> = (0..200).map(|number| file(format!("held-{number}"))).collect();
+        held.iter().for_each(|file| file.lock().expect("nobody else has it"));
+        let is_over = AtomicBool::new(false);
+        let device = device_in(dir.path()).expect("it is mounted");
+        let missed = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let others: Vec<File> = (0..20).map(|number| file(format!("{number}"))).collect();
+                while !is_over.load(Ordering::Relaxed) {
+                    others.iter().for_each(|file| file.lock().expect("nobody else has it"));
+                    others.iter().for_each(|file| file.unlock().expect("it is locked"));
+                }
+            });
+            let mut inodes = held.iter().map(|file| file.metadata().expect("it is open").ino());
+            let wanted: Vec<u64> = inodes.by_ref().collect();
+            let misses = |_: &u32| {
+                let known = known();
+                let is_there = |inode| known.iter().any(|lock| lock.is_on(device, inode));
+                !wanted.iter().all(|inode| is_there(*inode))
+            };
+            let missed = (0..50).filter(misses).count();
+            is_over.store(true, Ordering::Relaxed);
+            missed
+        });
+        assert_eq!(missed, 0);
+    }
 
     #[test]
     fn the_kernels_list_is_read() {

@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use crate::{Access, LockFile};
 
 /// How a lock is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Beside other shared holders.
     Shared,

@@ -57,7 +57,7 @@ impl Act<'_> {
         is_asked_for && !self.node.run_dir.records().iter().any(is_of_another)
     }
 
-    /// The daemon of the target's mount: as recorded; or else as its environment says, or the
+    /// The daemon of the target's mount: as recorded; or else as its environment says, ours or the
     /// Python server's; or as the PID file says, if that is true. Where nobody can look, it is not
     /// said that there is none: it may have somebody's data.
     pub(crate) fn daemon(&self) -> Result<Option<Identity>, Failed> {
@@ -68,8 +68,13 @@ impl Act<'_> {
         if let Some(daemon) = recorded.filter(Identity::is_alive) {
             return Ok(Some(daemon));
         }
-        if let Some(daemon) = s3::find_daemon(self.target, path).map_err(|why| cannot_look(&why))? {
-            return Ok(Some(daemon));
+        let mut found = s3::find_own_daemon(self.target, path).map_err(|why| cannot_look(&why))?;
+        // Where there is no directory, nobody else has mounted.
+        if found.is_none() && (self.mounts.at(path).is_some() || self.place.is_there()?) {
+            found = s3::find_their_daemon(path).map_err(|why| cannot_look(&why))?;
+        }
+        if found.is_some() {
+            return Ok(found);
         }
         match self.node.run_dir.pid_in_file(self.target) {
             Some(pid) => daemon::serving(path, pid).map_err(|why| cannot_look(&why)),

@@ -1,8 +1,8 @@
 //! Programs that are run to their end, but never longer than a bound.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -43,13 +43,27 @@ pub(crate) fn run(
     lock: Option<&Lock>,
 ) -> io::Result<Outcome> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.process_group(0).current_dir("/");
+    command.process_group(0);
     let passed = lock.map(Lock::pass_on).transpose()?;
     let child = command.spawn()?;
     drop(passed);
+    finish(child, Vec::new(), bound)
+}
+
+/// Runs a program of ours that answers this input, as [`run`] runs one; it logs where we do.
+pub(crate) fn ask(command: &mut Command, input: Vec<u8>, bound: Duration) -> io::Result<Outcome> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    finish(command.process_group(0).spawn()?, input, bound)
+}
+
+fn finish(mut child: Child, input: Vec<u8>, bound: Duration) -> io::Result<Outcome> {
     let group = i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)?;
     let (done, wait) = channel();
     thread::spawn(move || {
+        if let Some(mut stdin) = child.stdin.take() {
+            // Whether it has read it all, its answer tells.
+            let _ = stdin.write_all(&input);
+        }
         // Nobody listens any more if it took too long.
         let _ = done.send(child.wait_with_output());
     });

@@ -2,20 +2,28 @@
 
 use std::fs;
 use std::io::{self, PipeWriter};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dms_cli::boot_id;
+use dms_cli::{boot_id, read_proc};
 use dms_wire::Secret;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::io::retry_on_intr;
+use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 
 use crate::scope::Scope;
-use crate::{drain, scan};
+use crate::{drain, scan, session};
+
+/// How often to look whether a process has ended, where the kernel has no way to tell.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// A process that cannot be mistaken for another: numbers are reused, but not with the same start
 /// time in the same boot.
@@ -44,13 +52,21 @@ impl Identity {
     /// Waits for its end. False: it still runs after `bound`.
     pub(crate) fn wait_for_end(&self, bound: Duration) -> bool {
         let end = Instant::now() + bound;
-        let mut pause = Duration::from_millis(1);
+        // Whoever has its number now: whether that is still itself is looked at after this. Without
+        // one (Linux before 5.3) it is looked at again and again.
+        let handle = rustix::process::Pid::from_raw(self.pid);
+        let handle = handle.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         while self.is_alive() {
-            if Instant::now() >= end {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return false;
             }
-            thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
-            pause = (pause * 2).min(Duration::from_millis(20));
+            let longest = if handle.is_some() { left } else { left.min(GLANCE) };
+            let timeout = PollTimeout::try_from(longest.as_millis().saturating_add(1));
+            let mut fds: Vec<PollFd<'_>> = Vec::new();
+            fds.extend(handle.iter().map(|handle| PollFd::new(handle.as_fd(), PollFlags::POLLIN)));
+            // Whatever comes of it, it is looked at again.
+            let _ = poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX));
         }
         true
     }
@@ -75,7 +91,7 @@ impl Identity {
 
 /// When the process started; `None` if there is none, or only its zombie.
 fn running_since(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read_proc(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
     // `pid (comm) S ...`: the name may contain anything, so count from its last parenthesis.
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     match fields.next()? {
@@ -85,10 +101,15 @@ fn running_since(pid: i32) -> Option<u64> {
     }
 }
 
-/// The running daemon that was started with these entries in its environment, or with those of the
-/// next list: what is left to find one by when its record is lost.
-pub(crate) fn find(lists: &[&[String]]) -> io::Result<Option<Identity>> {
-    scan::started_with(lists).and_then(identify)
+/// The running process that was started with these entries in its environment: what is left to find
+/// a daemon by when its record is lost.
+pub(crate) fn find(entries: &[String]) -> io::Result<Option<Identity>> {
+    scan::started_with(entries).and_then(identify)
+}
+
+/// The same of those that we have started, which lead their sessions.
+pub(crate) fn find_own(entries: &[String]) -> io::Result<Option<Identity>> {
+    scan::leading_with(entries).and_then(identify)
 }
 
 /// The process with this number, if it serves a FUSE mount at `path`.
@@ -114,38 +135,35 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it in a session of its own, in `/`, and beside it somebody who keeps what it says in
+    /// Starts it in a session of its own, and beside it somebody who keeps what it says in
     /// `log`. Of ours it inherits nothing: `command` has to say its whole environment, and all our
     /// descriptors are close-on-exec.
     pub(crate) fn start(program: &Path, command: &Launch<'_>, log: &Path) -> io::Result<Self> {
         let scope = command.scope.as_ref();
         let (drained, output) = drain(log, scope)?;
-        // setsid(1) execs in place, and so does systemd-run(1): the number is the daemon's.
+        // systemd-run(1) execs in place: the number is the daemon's.
         let mut daemon = match scope {
             Some(scope) => {
                 let mut daemon = scope.command("");
-                daemon.arg("setsid");
+                daemon.arg(program);
                 daemon
             }
-            None => Command::new("setsid"),
+            None => Command::new(program),
         };
-        daemon
-            .arg(program)
-            .args(command.arguments)
-            .env_clear()
-            .envs(command.environment.iter().map(|(name, value)| (name, value.reveal())))
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
-        let child = daemon.spawn()?;
-        // Our copies of the pipe: it has to end with the daemon.
-        drop(daemon);
-        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        daemon.args(command.arguments);
+        daemon.envs(command.environment.iter().map(|(name, value)| (name, value.reveal())));
+        // Our copy of the pipe is gone with this: it has to end with the daemon.
+        let pid = session::start(&daemon, &output)?;
         // Not yet waited for: even if it has ended, the number is its own.
         let identity = Identity::of(pid)?;
         let identity = identity.unwrap_or(Identity { pid, start: 0, boot: String::new() });
-        Ok(Daemon { identity, ended: reap(child), drained })
+        let ended = reap(move || {
+            let pid = rustix::process::Pid::from_raw(pid);
+            let status = retry_on_intr(|| waitpid(pid, WaitOptions::empty()))?;
+            let (_, status) = status.ok_or(io::ErrorKind::Other)?;
+            Ok(ExitStatus::from_raw(status.as_raw()))
+        });
+        Ok(Daemon { identity, ended, drained })
     }
 
     /// How it ended, if it did.
@@ -176,14 +194,15 @@ fn drain(log: &Path, scope: Option<&Scope>) -> io::Result<(Receiver<ExitStatus>,
         }
     }
     let (reader, writer) = io::pipe()?;
-    Ok((reap(drain::command(log, scope).stdin(reader).spawn()?), writer))
+    let mut drain = drain::command(log, scope).stdin(reader).spawn()?;
+    Ok((reap(move || drain.wait()), writer))
 }
 
 /// Whenever it ends, tomorrow or next year, somebody has to reap it.
-fn reap(mut child: Child) -> Receiver<ExitStatus> {
+fn reap(wait: impl FnOnce() -> io::Result<ExitStatus> + Send + 'static) -> Receiver<ExitStatus> {
     let (tell, ended) = channel();
     thread::spawn(move || {
-        if let Ok(status) = child.wait() {
+        if let Ok(status) = wait() {
             let _ = tell.send(status);
         }
     });

@@ -30,7 +30,7 @@ pub(crate) fn command(log: &Path, scope: Option<&Scope>) -> Command {
         }
         None => Command::new(ourselves),
     };
-    command.args(["drain", "--"]).arg(log).env_clear().current_dir("/").stdout(Stdio::null());
+    command.args(["drain", "--"]).arg(log).env_clear().stdout(Stdio::null());
     match journal_stream() {
         Some(stream) => command.env(JOURNAL_STREAM, stream),
         None => command.stderr(Stdio::null()),

@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 
 use crate::inventory::{self, Entry};
 use crate::node::Node;
+use crate::operate;
 
 pub(crate) fn list(node: &Node, mut output: impl Write) -> Result<Exit, Failure> {
     let entries = inventory::take(node).context("unable to read", "/proc/self/mountinfo")?;
+    // Whoever compares what is there with what should be there begins with this list.
+    operate::sweep(node, &entries);
     let mounts = entries.iter().map(|entry| line(node, entry));
     // Without it, a list that was cut could not be told from one of fewer mounts.
     let end = json!({"host": node.id, "boot": node.boot, "uptime": uptime(),

@@ -72,7 +72,7 @@ enum Said {
 impl Looker {
     fn start() -> io::Result<Looker> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("look").env_clear().current_dir("/").process_group(0);
+        command.arg("look").env_clear().process_group(0);
         // It can outlive us, if it hangs: what we write to is not for it to keep open.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;

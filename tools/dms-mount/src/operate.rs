@@ -10,14 +10,15 @@ use dms_wire::{ErrorCode, TargetId, TargetType};
 
 use crate::act::{Act, cannot_look};
 use crate::cli::KillArgs;
+use crate::daemon::Identity;
 use crate::failed::Failed;
-use crate::inventory;
+use crate::inventory::{self, Entry};
 use crate::join::adopt;
 use crate::mountinfo::Mount;
 use crate::nfs;
 use crate::node::Node;
 use crate::probe::Health;
-use crate::record::Record;
+use crate::record::{Record, State};
 use crate::s3::Known;
 use crate::scan;
 use crate::umount::{detach, health, in_use_by, who_is_gone};
@@ -84,6 +85,46 @@ pub(crate) fn clean(node: &Node, mut output: impl Write) -> Result<Exit, Failure
         say(&mut output, &target, said, &mut exit)?;
     }
     Ok(exit)
+}
+
+/// Removes what an unmount could not, since the disk refused: files of targets that are not mounted, have
+/// no daemon, and are on no record or on one that says that they were unmounted. Whoever is at work on
+/// a target is not waited for. `entries`: what is mounted, wherever that is.
+pub(crate) fn sweep(node: &Node, entries: &[Entry]) {
+    for (target, record) in node.run_dir.left_over() {
+        let is_it = |entry: &Entry| entry.target.as_deref() == Some(target.as_str());
+        if entries.iter().any(is_it) {
+            continue;
+        }
+        let path = record.map_or_else(|| node.default_path(&target), |record| record.path);
+        let swept = node.act(&target, &path, Duration::ZERO);
+        let swept = swept.and_then(|act| act.map_or(Ok(()), |act| sweep_one(&act)));
+        if let Err(why) = swept {
+            log::warn!("unable to remove what is left of {target}: {why}");
+        }
+    }
+}
+
+fn sweep_one(act: &Act<'_>) -> Result<(), Failed> {
+    let record = act.record();
+    let is_over =
+        |record: &Record| record.state == State::Unmounting && record.kind != TargetType::Zfs;
+    // Without a record it may be mounted elsewhere, by a program whose mounts do not say whose they are.
+    let number = act.node.run_dir.pid_in_file(act.target).filter(|_| record.is_none());
+    let runs = number.is_some_and(|pid| !matches!(Identity::of(pid), Ok(None)));
+    // It may have been mounted again since we looked.
+    let is_left = record.as_ref().is_none_or(is_over)
+        && !runs
+        && act.mounts.at(act.place.path()).is_none()
+        && act.daemon()?.is_none();
+    if is_left {
+        log::info!("removing what the unmount of {} has left", act.target);
+        if let Err(why) = act.node.run_dir.drop_credentials(act.target) {
+            log::warn!("unable to remove the credentials of {}: {why}", act.target);
+        }
+        clean_up(act, record.as_ref());
+    }
+    Ok(())
 }
 
 fn tidy(act: &Act<'_>) -> Result<Option<String>, Failed> {

@@ -6,8 +6,10 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use dms_wire::{Invalid, MountPath};
 use nix::errno::Errno;
@@ -17,6 +19,13 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use crate::mountinfo::Mounts;
+
+/// How long the lock on a mount point may be held by a process that was killed, or was being started
+/// by one: its files are closed in the order of their numbers, that of the act lock before this one.
+const DYING: Duration = Duration::from_secs(1);
+
+/// How often to look whether that is over.
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// A path below a mount base.
 #[derive(Debug)]
@@ -105,13 +114,20 @@ impl Place {
     }
 
     /// Keeps everybody else, who may know the mount point by another name, from mounting on it.
-    /// `None`: somebody does already. The lock is on the directory that the mount will hide.
+    /// `None`: somebody does, and goes on. The lock is on the directory that the mount will hide.
     pub(crate) fn lock(&self) -> Result<Option<File>, Unfit> {
-        let directory = self.open().map_err(|why| failed("open", &self.path, why.desc()))?;
-        match directory.try_lock() {
-            Ok(()) => Ok(Some(directory)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(why)) => Err(failed("lock", &self.path, &why.to_string())),
+        let end = Instant::now() + DYING;
+        loop {
+            let directory = self.open().map_err(|why| failed("open", &self.path, why.desc()))?;
+            match directory.try_lock() {
+                Ok(()) if is_removed(&directory) => {}
+                Ok(()) => return Ok(Some(directory)),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => sleep(GLANCE),
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(why)) => {
+                    return Err(failed("lock", &self.path, &why.to_string()));
+                }
+            }
         }
     }
 
@@ -197,6 +213,11 @@ impl Place {
         }
         Ok(Some(directory))
     }
+}
+
+/// By whoever had the lock before.
+fn is_removed(directory: &File) -> bool {
+    directory.metadata().is_ok_and(|meta| meta.nlink() == 0)
 }
 
 fn failed(verb: &str, path: &Path, why: &str) -> Unfit {

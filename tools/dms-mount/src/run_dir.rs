@@ -14,7 +14,7 @@ use dms_wire::{Plan, Secret, TargetId};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use crate::drain;
-use crate::record::Record;
+use crate::record::{Record, State};
 
 /// The run directory.
 #[derive(Debug)]
@@ -139,6 +139,27 @@ impl RunDir {
         }
         found.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         found
+    }
+
+    /// The targets of which an unmount could not remove all, or has not yet, and where each was: a record
+    /// that says so, or files without a record.
+    pub(crate) fn left_over(&self) -> Vec<(TargetId, Option<Record>)> {
+        /// What a target may have beside its record, the longer name before the one in it.
+        const ENDS: [&str; 4] = [".pid", ".cred", ".log.1", ".log"];
+        let files = fs::read_dir(self.path.join("s3")).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| file.file_name().into_string().ok());
+        let ids = names.filter_map(|name| {
+            let id = ENDS.iter().find_map(|end| name.strip_suffix(end))?;
+            TargetId::try_from(id.to_owned()).ok()
+        });
+        let on_record = self.records();
+        let is_on_record = |id: &TargetId| on_record.iter().any(|record| record.target == *id);
+        let mut left: Vec<_> = ids.filter(|id| !is_on_record(id)).map(|id| (id, None)).collect();
+        left.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        left.dedup_by(|(a, _), (b, _)| a == b);
+        let unmounted = on_record.into_iter().filter(|record| record.state == State::Unmounting);
+        left.extend(unmounted.map(|record| (record.target.clone(), Some(record))));
+        left
     }
 
     /// The number in the target's PID file: ours, or one that somebody has put there.

@@ -7,6 +7,8 @@ use std::process::Command;
 use dms_cli::random_id;
 use dms_wire::TargetId;
 
+use crate::s3::find_in_search_path;
+
 /// Whose limits and whose accounts the daemons' are.
 const SLICE: &str = "dms-mounts.slice";
 
@@ -37,7 +39,8 @@ impl Scope {
     /// A command that makes a scope and becomes what is added to it. A command line shows no
     /// secret, and the environment stays with the process: systemd is told neither.
     pub(crate) fn command(&self, part: &str) -> Command {
-        let mut command = Command::new("systemd-run");
+        let program = find_in_search_path("systemd-run").unwrap_or_else(|| "systemd-run".into());
+        let mut command = Command::new(program);
         command
             .args(["--scope", "--quiet", "--collect"])
             .arg(format!("--slice={SLICE}"))

@@ -235,7 +235,9 @@ fn is_mounted(act: &Act<'_>) -> Result<bool, Failed> {
 /// `-c`: the path is canonical, and to look at it could hang. It inherits the act lock: should it
 /// outlive its bound, the target stays busy.
 pub(crate) fn run_umount(act: &Act<'_>, arguments: &[&str]) -> Result<Outcome, Failed> {
-    let mut command = Command::new("umount");
+    // By its path: to search for it in a child, all of our memory would have to be copied.
+    let program = s3::find_in_search_path("umount").unwrap_or_else(|| "umount".into());
+    let mut command = Command::new(program);
     command.args(["-c", "-i"]).args(arguments).arg("--").arg(act.place.path());
     command.env("LC_ALL", "C").env("PATH", s3::SEARCH_PATH);
     // At least a moment: what a dead daemon left is cleared away even when time is up.

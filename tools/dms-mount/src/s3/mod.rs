@@ -82,19 +82,15 @@ pub(crate) fn bucket_of(mount: &Mount) -> Option<&str> {
 const TARGET: &str = "DMS_TARGET_ID";
 const PATH: &str = "DMS_MOUNT_PATH";
 
-/// The target's daemon at `path`, by its environment: one of ours, or of the Python server's.
-pub(crate) fn find_daemon(target: &TargetId, path: &Path) -> io::Result<Option<Identity>> {
-    let theirs = [format!("vault_data_directory={}", path.display())];
-    daemon::find(&[&own_entries(target, path), &theirs])
-}
-
-/// The same, only if it is one of ours.
+/// The daemon that we have started for the target at `path`, by its environment.
 pub(crate) fn find_own_daemon(target: &TargetId, path: &Path) -> io::Result<Option<Identity>> {
-    daemon::find(&[&own_entries(target, path)])
+    let path = path.display();
+    daemon::find_own(&[format!("{TARGET}={target}"), format!("{PATH}={path}")])
 }
 
-fn own_entries(target: &TargetId, path: &Path) -> [String; 2] {
-    [format!("{TARGET}={target}"), format!("{PATH}={}", path.display())]
+/// The one that the Python server has started for `path`.
+pub(crate) fn find_their_daemon(path: &Path) -> io::Result<Option<Identity>> {
+    daemon::find(&[format!("vault_data_directory={}", path.display())])
 }
 
 /// A daemon that is on its way, and what its mount will look like.

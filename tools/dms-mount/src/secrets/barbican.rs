@@ -18,7 +18,7 @@ use super::reference::Reference;
 use super::{MAX_SECRET, Result, no};
 
 /// How long one fetch may take, however much time the request has: a job would rather be told.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain";
@@ -55,12 +55,23 @@ impl KeyManager {
             }
             (None, None) => Place::Nowhere,
         };
-        if settings.tls_insecure {
+        Ok(KeyManager { client, place })
+    }
+
+    /// Warns of settings that let others have what they should not.
+    pub(super) fn warn(&self) {
+        if self.client.trusts_everybody() {
             log::warn!(
                 "DMS_TLS_INSECURE is set: whoever is on the way can have tokens and secrets"
             );
         }
-        Ok(KeyManager { client, place })
+        match &self.place {
+            Place::At(at) if !at.is_tls() => warn_of_plain_http("DMS_BARBICAN_URL"),
+            Place::InCatalogue(keystone) if !keystone.place().is_tls() => {
+                warn_of_plain_http("DMS_AUTH_URL");
+            }
+            _ => {}
+        }
     }
 
     /// The payload of the secret that `reference` names.
@@ -122,12 +133,8 @@ impl KeyManager {
 
 /// A URL of the operator's. It is not quoted: a password could be in it.
 fn configured(name: &str, url: &str) -> Result<Endpoint, Failure> {
-    let at = Endpoint::parse(url)
-        .map_err(|why| Failure::permanent(format!("{name} is no plain URL of a service: {why}")))?;
-    if !at.is_tls() {
-        warn_of_plain_http(name);
-    }
-    Ok(at)
+    Endpoint::parse(url)
+        .map_err(|why| Failure::permanent(format!("{name} is no plain URL of a service: {why}")))
 }
 
 fn warn_of_plain_http(what: &str) {

@@ -1,7 +1,8 @@
 //! The secret of an S3 target: fetched when it is needed, and handed to the daemon.
 //!
 //! It is in a file or in a key manager, and both are the operator's choice: a request names a
-//! secret, never the place that a token is sent to.
+//! secret, never the place that a token is sent to. The key manager is asked by another process
+//! (`remote`): what that takes, OpenSSL, no other part of dms-mount loads.
 
 mod barbican;
 mod credentials;
@@ -10,8 +11,10 @@ mod file;
 mod http;
 mod keystone;
 mod reference;
+mod remote;
 
 pub(crate) use credentials::Credentials;
+pub(crate) use remote::answer;
 
 use std::path::{Path, PathBuf};
 
@@ -39,12 +42,13 @@ fn no<T>(text: impl std::fmt::Display) -> Result<T> {
 /// Where this node has its secrets from.
 pub(crate) struct Secrets {
     dir: Option<PathBuf>,
-    key_manager: KeyManager,
+    openstack: OpenStack,
 }
 
 impl Secrets {
     pub(crate) fn new(dir: Option<PathBuf>, openstack: &OpenStack) -> Result<Self, Failure> {
-        Ok(Secrets { dir, key_manager: KeyManager::new(openstack)? })
+        KeyManager::new(openstack)?.warn();
+        Ok(Secrets { dir, openstack: openstack.clone() })
     }
 
     /// Where `file://` secrets are; none: they are off.
@@ -56,7 +60,7 @@ impl Secrets {
     /// `None`: there is none.
     pub(crate) fn check_key_manager(&self, until: Deadline) -> Result<Option<String>, String> {
         let told = |why: NoCredentials| why.0.trim_start_matches(FAILED).to_owned();
-        self.key_manager.check(until).map_err(told)
+        remote::check(&self.openstack, until).map_err(told)
     }
 
     /// The credentials of a mount that was made with them, as they were kept for as long as it lives.
@@ -73,7 +77,7 @@ impl Secrets {
     ) -> Result<Credentials> {
         let payload = match reference.strip_prefix("file://") {
             Some(path) => file::read(Path::new(path), self.dir.as_deref())?,
-            None => self.key_manager.fetch(reference, token, until)?,
+            None => remote::fetch(&self.openstack, reference, token, until)?,
         };
         Credentials::parse(&payload)
     }

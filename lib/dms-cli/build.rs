@@ -1,4 +1,4 @@
-//! Links the unwinder into the program.
+//! Links the unwinder into each program.
 //!
 //! It is needed for nothing but a panic, and as a shared library (libgcc_s) it costs each start of
 //! the program a fifth of a millisecond: to map it, and to have it ask a virtual processor what it

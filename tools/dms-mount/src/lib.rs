@@ -32,6 +32,7 @@ mod scan;
 mod scope;
 mod secrets;
 mod serve;
+mod session;
 mod settings;
 mod source;
 mod tracked;
@@ -46,8 +47,16 @@ use dms_cli::{Config, Context, Exit, Failure, Files, Settings};
 use crate::cli::{Cli, Command};
 use crate::node::{Node, Types};
 
-fn main() -> ExitCode {
+/// The main of `dms-mount`.
+#[must_use]
+pub fn main() -> ExitCode {
     dms_cli::main("dms-mount", run)
+}
+
+/// The main of what `dms-mount` starts to ask a key manager.
+#[must_use]
+pub fn main_with_key_manager() -> ExitCode {
+    dms_cli::main("dms-mount", secrets::answer)
 }
 
 fn run() -> Result<Exit, Failure> {
@@ -61,6 +70,9 @@ fn run() -> Result<Exit, Failure> {
     // The locks of a dms-lock above us are for our run, not for the daemons that outlive it.
     dms_flock::keep_from_children().context("unable to read", "/proc/self/fd")?;
     let config = Config::read(Files::Node)?;
+    // Neither a filter that runs for months nor what it starts keeps a directory busy. All paths of the
+    // settings are absolute.
+    std::env::set_current_dir("/").context("unable to go to", "/")?;
     let settings = Settings::read(&config)?;
     let (s3, nfs) = (settings::S3::read(&config)?, settings::Nfs::read(&config)?);
     let zfs = settings::Zfs::read(&config)?;

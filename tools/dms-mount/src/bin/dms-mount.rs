@@ -1,0 +1,7 @@
+//! dms-mount: make it so.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dms_mount::main()
+}
