@@ -19,7 +19,7 @@ LEDGER_TESTS = boundaries crash fence ledger metrics model reconcile refusals re
 	stream survey tidy topologies truth upgrade zfs zfs_hosts zfs_races zfs_stand_in
 
 .PHONY: help build install uninstall deb try-packages demo bench check check-long lint docs test-unit \
-	test-integration coverage screens torture torture-nfs mutants format clean deps
+	test-integration coverage screens torture torture-nfs galera mutants format clean deps
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^=]*## /\1: /p' Makefile | while IFS=: read -r target text; \
@@ -53,7 +53,7 @@ bench: deps build ## How quick and frugal it is beside others: a table, and targ
 check: deps lint docs test-unit test-integration ## All that has to pass; what CI runs
 
 check-long: export DMS_TEST_LONG = 1
-check-long: check try-packages mutants torture-nfs ## The same, with the tests that take long
+check-long: check try-packages mutants torture-nfs galera ## The same, with the tests that take long
 
 lint: ## Format, clippy, and shellcheck of every shell script
 	cargo fmt --all --check
@@ -94,6 +94,10 @@ torture-nfs: build ## The same with NFS targets, in a guest, for SECONDS=180, by
 	DMS_BIN="$(or $(DMS_BIN),$(TARGET)/release)" DMS_TORTURE_SECONDS=$(SECONDS) \
 		DMS_TORTURE_OPTIONS="$(TORTURE)" $(if $(SEED),DMS_TORTURE_SEED=$(SEED)) \
 		cargo test --locked -p dms-torture --test nfs -- --ignored --nocapture
+
+galera: ## The ledger on two servers that are one; as root
+	cargo build --workspace --locked
+	cargo test --locked -p dms-tests --test galera -- --ignored
 
 mutants: ## Whether that finds what was made wrong on purpose; as root
 	cargo build --workspace --locked

@@ -108,6 +108,8 @@ need rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server # each test runs its 
 need erlang-base epmd # and each of those has an epmd of its own
 need mariadb-server-core /usr/share/mysql/mysql_system_tables.sql # each test runs its own
 need mariadb-client-core mariadb # the tests look into it
+need galera-4 /usr/lib/galera/libgalera_smm.so # and has two servers be one
+need rsync rsync # which one gets its data by from the other
 need strace strace # a test ends the tools at each of their calls
 need openssl openssl # the tests' certificates
 need libssl-dev /usr/include/openssl/ssl.h # native-tls links it, and finds it by pkg-config

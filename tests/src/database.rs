@@ -3,6 +3,7 @@
 //! Each [`Database`] has its own directory, port and socket, and all of it is gone when it is
 //! dropped. The machine's own server, if there is one, is neither used nor touched.
 
+mod cluster;
 mod server;
 
 use std::fs;
@@ -25,6 +26,8 @@ const SQL: &str = "60";
 pub struct Database {
     root: PathBuf,
     port: u16,
+    /// As whom it runs.
+    user: &'static str,
     options: Vec<String>,
     server: Server,
 }

@@ -15,6 +15,8 @@ pub(crate) const BROKERS: Range<u16> = 21_000..31_000;
 pub(crate) const OPENSTACK: Range<u16> = 13_000..17_000;
 /// The ports of databases.
 pub(crate) const DATABASES: Range<u16> = 17_000..21_000;
+/// The ports of databases that are one.
+pub(crate) const CLUSTERS: Range<u16> = 31_000..32_000;
 
 /// A directory whose name says which `count` ports, from that one on, are its service's: who makes
 /// it has them.

@@ -147,6 +147,31 @@ fn a_job_or_target_that_the_database_does_not_know_is_told_before_anything_is_mo
 }
 
 #[test]
+fn what_a_request_says_is_in_the_journal_as_it_was_said() {
+    let bare = Bare::new();
+    bare.ledger(&["init"]).expect(0);
+    let said = r#"O'Brien \' \\ "?" ? -- ; DROP TABLE backup_target_mount_ledger; %s \0 \n é 💾 "#;
+    let mut pipeline = bare.lab.pipeline_command();
+    let mut pipeline = Filter::start(pipeline.env("DMS_DB_URL", &bare.url));
+    // The first statement of a kind goes with its values in it, the others are prepared.
+    for job in 1..=3 {
+        let mut request = bare.lab.request("unmount", job, "t1");
+        request["context"] = json!({"user_id": format!("{said}\0{job}")});
+        assert_eq!(pipeline.ask(&request)["error_code"], "no_active_mount");
+        let hex = bare.sql(&format!(
+            "SELECT HEX(request_data) FROM backup_target_mount_operations WHERE job_id = {job}"
+        ));
+        let bytes = hex.trim().as_bytes().chunks(2);
+        let bytes =
+            bytes.map(|two| u8::from_str_radix(std::str::from_utf8(two).expect("digits"), 16));
+        let bytes: Vec<u8> = bytes.map(|byte| byte.expect("two digits")).collect();
+        let kept: Value = serde_json::from_slice(&bytes).expect("it was JSON");
+        assert_eq!(kept["context"], request["context"]);
+    }
+    pipeline.end();
+}
+
+#[test]
 fn a_server_that_stops_dies_and_hangs_under_load_loses_nothing() {
     let mut bare = Bare::new();
     bare.ledger(&["init"]).expect(0);

@@ -4,8 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
-use dms_tests::{Database, Lab, run};
+use dms_tests::{Database, Lab, bin_dir, run};
+
+/// What one test mounts, the tools of another would look at.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Pairs of a mount and an unmount, by a job that finds the target mounted and leaves it so.
 const PAIRS: usize = 6;
@@ -13,9 +17,9 @@ const PAIRS: usize = 6;
 /// How often each of these was done, in the whole of a run.
 type Counts = BTreeMap<&'static str, usize>;
 
-/// Sends so many pairs through a pipeline of their own, under strace.
+/// Sends these through a pipeline of their own, under strace.
 #[track_caller]
-fn count(lab: &Lab, pairs: usize) -> Counts {
+fn count(lab: &Lab, actions: &[&str]) -> Counts {
     let log = lab.fresh_path("strace");
     let calls = "fsync,fdatasync,sendto,execve,openat";
     let script = format!(
@@ -23,9 +27,9 @@ fn count(lab: &Lab, pairs: usize) -> Counts {
          dms-lock --each -- sh -c 'dms-ledger plan | dms-mount | dms-ledger commit'",
         log.display()
     );
-    let pair = ["mount", "unmount"].map(|action| lab.request(action, 2, "t1").to_string() + "\n");
-    let said =
-        run(&mut lab.command("sh", &["-c", &script]), pair.concat().repeat(pairs).as_bytes());
+    let lines: String =
+        actions.iter().map(|action| lab.request(action, 2, "t1").to_string() + "\n").collect();
+    let said = run(&mut lab.command("sh", &["-c", &script]), lines.as_bytes());
     let answers = said.expect(0).lines();
     assert!(answers.iter().all(|answer| answer["status"] == "success"), "{said}");
     let text = fs::read_to_string(&log).expect("strace has written it");
@@ -43,16 +47,17 @@ fn count(lab: &Lab, pairs: usize) -> Counts {
     counts
 }
 
-/// What `PAIRS` pairs cost beyond the start of the pipeline and its first pair, which finds nothing
-/// prepared.
+/// What `PAIRS` pairs cost beyond the start of the pipeline and its first two: a statement is prepared
+/// when it is sent for the second time.
 #[track_caller]
 fn cost(lab: &Lab) -> Counts {
     lab.mount(1, "t1");
     // From now on the job has its row.
     lab.mount(2, "t1");
     lab.unmount(2, "t1");
-    let few = count(lab, 1);
-    let many = count(lab, 1 + PAIRS);
+    let pair = ["mount", "unmount"];
+    let few = count(lab, &pair.repeat(2));
+    let many = count(lab, &pair.repeat(2 + PAIRS));
     let count = |counts: &Counts, what| counts.get(what).copied().unwrap_or(0);
     let more = |what| count(&many, what).saturating_sub(count(&few, what));
     ["syncs", "round trips", "programs", "lists of mounts"].map(|what| (what, more(what))).into()
@@ -65,23 +70,55 @@ fn assert_nothing_is_started(cost: &Counts) {
 }
 
 #[test]
-fn a_request_waits_for_the_disk_three_times() {
+fn a_request_waits_for_the_disk_twice() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = Lab::on_sqlite();
     let cost = cost(&lab);
-    // The pending row, the plan, the outcome. Now and then the log is written back.
-    let syncs = 2 * 3 * PAIRS;
+    // The plan, the outcome. Now and then the log is written back.
+    let syncs = 2 * 2 * PAIRS;
     assert!((syncs..=syncs + 4).contains(&cost["syncs"]), "{cost:?}");
     assert_nothing_is_started(&cost);
     lab.unmount(1, "t1");
 }
 
 #[test]
-fn a_mount_takes_twelve_round_trips_to_the_server_and_an_unmount_eleven() {
+fn a_mount_takes_four_round_trips_to_the_server_and_an_unmount_five() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = Lab::on_mariadb(Database::shared());
     let cost = cost(&lab);
     // Once a second, it looks for operations of runs that have ended.
-    let trips = (12 + 11) * PAIRS;
+    let trips = (4 + 5) * PAIRS;
     assert!((trips..=trips + 6).contains(&cost["round trips"]), "{cost:?}");
     assert_nothing_is_started(&cost);
     lab.unmount(1, "t1");
+}
+
+#[test]
+fn what_is_sent_once_takes_one_round_trip() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = Lab::on_mariadb(Database::shared());
+    lab.mount(1, "t1");
+    lab.mount(2, "t1");
+    lab.unmount(2, "t1");
+    for (action, trips) in [("mount", 4), ("unmount", 5)] {
+        let one = count(&lab, &[action]);
+        // For each connection, of `plan` and of `commit`: two to get in, one about the session, one about
+        // the ledger, one to take leave. And a look for operations of runs that have ended.
+        let trips = trips + 2 * 5 + 1;
+        assert_eq!(one["round trips"], trips, "{one:?}");
+    }
+    lab.unmount(1, "t1");
+}
+
+#[test]
+fn what_is_started_often_loads_neither_openssl_nor_the_unwinder() {
+    for tool in ["dms-lock", "dms-ledger", "dms-mount", "dms-with"] {
+        let mut objdump = std::process::Command::new("objdump");
+        let loads = run(objdump.arg("-p").arg(bin_dir().join(tool)), b"");
+        let loads = &loads.expect(0).stdout;
+        assert!(loads.contains("NEEDED") && loads.contains("libc.so"), "{tool}: {loads}");
+        for library in ["libssl", "libcrypto", "libgcc_s"] {
+            assert!(!loads.contains(library), "{tool} loads {library}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -43,10 +44,15 @@ const SMALL: [&str; 8] = [
 impl Database {
     /// A database with a directory, a port, and tables that know its user.
     pub(super) fn prepare() -> Database {
+        Database::prepare_with(ports::DATABASES, 1)
+    }
+
+    /// The same, with so many ports of this range, from its own on.
+    pub(super) fn prepare_with(range: Range<u16>, count: u16) -> Database {
         assert!(Path::new(SERVER).exists(), "there is no {SERVER}: tests/install-deps.sh");
-        let (root, port) = ports::claim("database", ports::DATABASES, 1);
-        let database =
-            Database { root, port, options: Vec::new(), server: Server::new("database") };
+        let (root, port) = ports::claim("database", range, count);
+        let (options, server) = (Vec::new(), Server::new("database"));
+        let database = Database { root, port, user: "root", options, server };
         for dir in ["data", "tmp"] {
             fs::create_dir(database.root.join(dir)).expect("room for it");
         }
@@ -82,7 +88,8 @@ impl Database {
     /// The program, and the options that all its starts have.
     fn server_args(&self) -> Vec<String> {
         let file = |name: &str| self.root.join(name).display().to_string();
-        let mut args: Vec<String> = [SERVER, "--no-defaults", "--user=root"].map(Into::into).into();
+        let mut args: Vec<String> = [SERVER, "--no-defaults"].map(Into::into).into();
+        args.push(format!("--user={}", self.user));
         args.push(format!("--datadir={}", file("data")));
         args.push(format!("--tmpdir={}", file("tmp")));
         args.extend(SMALL.map(Into::into));

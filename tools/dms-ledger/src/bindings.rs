@@ -4,7 +4,7 @@
 
 use dms_wire::{Access, Owner, Plan};
 
-use crate::store::{Now, Result, Row, Store, StoreError, Value, params};
+use crate::store::{Result, Row, Statement, Store, StoreError, Value, params};
 use crate::wish::Wish;
 
 /// A job's use of a target on a host.
@@ -98,6 +98,16 @@ pub(crate) fn find_deleted_in_use(store: &mut dyn Store, filter: &Filter) -> Res
 }
 
 fn find_where(store: &mut dyn Store, condition: &str, filter: &Filter) -> Result<Vec<Binding>> {
+    let Statement { sql, params } = select(condition, filter);
+    Ok(read(&store.query(&sql, &params)?))
+}
+
+/// The bindings in these rows.
+pub(crate) fn read(rows: &[Row]) -> Vec<Binding> {
+    rows.iter().map(Binding::from_row).collect()
+}
+
+fn select(condition: &str, filter: &Filter) -> Statement {
     let mut sql = format!("SELECT {COLUMNS} FROM backup_target_mount_ledger WHERE {condition}");
     let mut values = Vec::new();
     if let Some(job) = filter.job {
@@ -124,35 +134,28 @@ fn find_where(store: &mut dyn Store, condition: &str, filter: &Filter) -> Result
         sql.push_str(" LIMIT ?");
         values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
     }
-    Ok(store.query(&sql, &values)?.iter().map(Binding::from_row).collect())
+    Statement::new(sql, &values)
 }
 
-/// The jobs that use the target on the host.
-pub(crate) fn users(store: &mut dyn Store, target: &str, host: &str) -> Result<Vec<Binding>> {
+/// Asks for the jobs that use the target on the host; for no more than so many, where it counts only
+/// whether there are others.
+pub(crate) fn users(target: &str, host: &str, limit: Option<usize>) -> Statement {
     let filter = Filter {
         target: Some(target.to_owned()),
         host: Some(host.to_owned()),
-        active_only: true,
+        limit,
         ..Filter::default()
     };
-    find(store, &filter)
+    select(ACTIVE, &filter)
 }
 
-/// The same, but no more than so many: where it counts only whether there are others.
-pub(crate) fn some_users(
-    store: &mut dyn Store,
-    target: &str,
-    host: &str,
-    limit: usize,
-) -> Result<Vec<Binding>> {
-    let filter = Filter {
-        target: Some(target.to_owned()),
-        host: Some(host.to_owned()),
-        active_only: true,
-        limit: Some(limit),
-        ..Filter::default()
-    };
-    find(store, &filter)
+/// Asks whether the job has a row, used or not.
+pub(crate) fn row_of(wish: &Wish<'_>) -> Statement {
+    Statement::new(
+        "SELECT 1 FROM backup_target_mount_ledger
+         WHERE jobid = ? AND backup_target_id = ? AND host = ?",
+        params![wish.job, wish.target.as_str(), wish.host.as_str()],
+    )
 }
 
 /// No more are counted: an answer is not to take longer the more jobs there are.
@@ -167,14 +170,14 @@ pub(crate) fn count_others(
     host: &str,
 ) -> Result<u64> {
     let other = if job.is_some() { " AND jobid <> ?" } else { "" };
+    // Rows, and not their number: a server makes a table of what it has to count up to a limit.
     let sql = format!(
-        "SELECT COUNT(*) FROM (SELECT 1 FROM backup_target_mount_ledger
-         WHERE {ACTIVE} AND backup_target_id = ? AND host = ?{other} LIMIT {COUNTED}) AS users"
+        "SELECT 1 FROM backup_target_mount_ledger
+         WHERE {ACTIVE} AND backup_target_id = ? AND host = ?{other} LIMIT {COUNTED}"
     );
     let mut values = vec![target.into(), host.into()];
     values.extend(job.map(Value::from));
-    let rows = store.query(&sql, &values)?;
-    Ok(rows.first().and_then(|row| row.int(0)).unwrap_or_default().unsigned_abs())
+    Ok(store.query(&sql, &values)?.len() as u64)
 }
 
 /// The job's use of the target on the host.
@@ -204,29 +207,14 @@ pub(crate) fn count_users(store: &mut dyn Store) -> Result<Vec<Row>> {
     store.query(&sql, &[])
 }
 
-/// The job is about to use the target: it has a row, which says so once it does. Here a key of
-/// another table is missed, and not after the mount.
-pub(crate) fn announce(store: &mut dyn Store, wish: &Wish<'_>, now: &Now) -> Result<()> {
-    let filter = Filter {
-        job: Some(wish.job),
-        target: Some(wish.target.to_string()),
-        host: Some(wish.host.to_string()),
-        ..Filter::default()
-    };
-    if !find(store, &filter)?.is_empty() {
-        return Ok(());
-    }
+/// The job is about to use the target, and has no row yet: it gets one, which says so once it does.
+/// Here a key of another table is missed, and not after the mount.
+pub(crate) fn announce(store: &mut dyn Store, wish: &Wish<'_>) -> Result<()> {
     let inserted = store.execute(
         "INSERT INTO backup_target_mount_ledger
          (jobid, backup_target_id, host, mounted, deleted, created_at, updated_at)
-         VALUES (?, ?, ?, 0, 0, ?, ?)",
-        params![
-            wish.job,
-            wish.target.as_str(),
-            wish.host.as_str(),
-            now.text.as_str(),
-            now.text.as_str()
-        ],
+         VALUES (?, ?, ?, 0, 0, NOW_TEXT, NOW_TEXT)",
+        params![wish.job, wish.target.as_str(), wish.host.as_str()],
     );
     match inserted {
         // A Python client was quicker.
@@ -236,97 +224,87 @@ pub(crate) fn announce(store: &mut dyn Store, wish: &Wish<'_>, now: &Now) -> Res
 }
 
 /// The row is gone, for all but the history. False: the job uses the target, or there is no row.
-pub(crate) fn forget(store: &mut dyn Store, binding: &Binding, now: &Now) -> Result<bool> {
+pub(crate) fn forget(store: &mut dyn Store, binding: &Binding) -> Result<bool> {
     let changed = store.execute(
-        "UPDATE backup_target_mount_ledger SET deleted = 1, deleted_at = ?, updated_at = ?
+        "UPDATE backup_target_mount_ledger SET deleted = 1, deleted_at = NOW_TEXT, updated_at = NOW_TEXT
          WHERE jobid = ? AND backup_target_id = ? AND host = ? AND (mounted = 0 OR mounted IS NULL)
          AND (deleted = 0 OR deleted IS NULL)",
-        params![
-            now.text.as_str(),
-            now.text.as_str(),
-            binding.job,
-            binding.target.as_str(),
-            binding.host.as_str()
-        ],
+        params![binding.job, binding.target.as_str(), binding.host.as_str()],
     )?;
     Ok(changed == 1)
 }
 
-/// The job uses the target from now on. A row that it had before, even a deleted one, is revived.
-pub(crate) fn bind(store: &mut dyn Store, plan: &Plan, now: &Now) -> Result<()> {
-    let (target, host) = (plan.target.as_str(), plan.host.as_str());
-    let kind = plan.kind.map(dms_wire::TargetType::word);
-    let access = plan.access.map(Access::word);
-    // A node's own word: what is no boot's id is not kept.
-    let boot = plan.boot.as_deref().filter(|boot| boot.len() <= 64);
-    let owner = plan.owner.as_ref().map(Owner::text);
-    let revived = store.execute(
+/// The job uses the target from now on. Changes no row if it has none; a row that it had before, even a
+/// deleted one, is revived.
+pub(crate) fn binding(plan: &Plan) -> Statement {
+    let mut params = bound(plan).to_vec();
+    params.extend(key(plan));
+    Statement::new(
         "UPDATE backup_target_mount_ledger
          SET mounted = 1, deleted = 0, deleted_at = NULL, mount_path = ?, type = ?, source = ?,
-             access = ?, boot = ?, owner = ?, updated_at = ?
+             access = ?, boot = ?, owner = ?, updated_at = NOW_TEXT
          WHERE jobid = ? AND backup_target_id = ? AND host = ?",
-        params![
-            plan.path.as_str(),
-            kind,
-            plan.source.as_deref(),
-            access,
-            boot,
-            owner.as_deref(),
-            now.text.as_str(),
-            plan.job,
-            target,
-            host
-        ],
+        &params,
+    )
+}
+
+/// The same for a job that has no row.
+pub(crate) fn insert(store: &mut dyn Store, plan: &Plan) -> Result<()> {
+    let mut params = bound(plan).to_vec();
+    params.extend(key(plan));
+    store.execute(
+        "INSERT INTO backup_target_mount_ledger
+         (mount_path, type, source, access, boot, owner, jobid, backup_target_id, host,
+          mounted, deleted, created_at, updated_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0, NOW_TEXT, NOW_TEXT)",
+        &params,
     )?;
-    if revived == 0 {
-        store.execute(
-            "INSERT INTO backup_target_mount_ledger
-             (jobid, backup_target_id, host, mounted, deleted, mount_path, type, source, access,
-              boot, owner, created_at, updated_at)
-             VALUES (?, ?, ?, 1, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
-            params![
-                plan.job,
-                target,
-                host,
-                plan.path.as_str(),
-                kind,
-                plan.source.as_deref(),
-                access,
-                boot,
-                owner.as_deref(),
-                now.text.as_str(),
-                now.text.as_str()
-            ],
-        )?;
-    }
     Ok(())
 }
 
+/// What a binding says of what is mounted, and of who keeps it.
+fn bound(plan: &Plan) -> [Value; 6] {
+    // A node's own word: what is no boot's id is not kept.
+    let boot = plan.boot.as_deref().filter(|boot| boot.len() <= 64);
+    [
+        plan.path.as_str().into(),
+        plan.kind.map(dms_wire::TargetType::word).into(),
+        plan.source.as_deref().into(),
+        plan.access.map(Access::word).into(),
+        boot.into(),
+        plan.owner.as_ref().map(Owner::text).into(),
+    ]
+}
+
+/// Whose binding it is.
+fn key(plan: &Plan) -> [Value; 3] {
+    [plan.job.into(), plan.target.as_str().into(), plan.host.as_str().into()]
+}
+
 /// The job does not use the target any more.
-pub(crate) fn release(
-    store: &mut dyn Store,
-    job: i64,
-    target: &str,
-    host: &str,
-    now: &Now,
-) -> Result<()> {
-    store.execute(
-        "UPDATE backup_target_mount_ledger SET mounted = 0, boot = NULL, owner = NULL, updated_at = ?
+pub(crate) fn releasing(job: i64, target: &str, host: &str) -> Statement {
+    Statement::new(
+        "UPDATE backup_target_mount_ledger
+         SET mounted = 0, boot = NULL, owner = NULL, updated_at = NOW_TEXT
          WHERE jobid = ? AND backup_target_id = ? AND host = ? AND mounted = 1",
-        params![now.text.as_str(), job, target, host],
-    )?;
-    Ok(())
+        params![job, target, host],
+    )
+}
+
+/// The same, at once. Part of the caller's transaction.
+pub(crate) fn release(store: &mut dyn Store, job: i64, target: &str, host: &str) -> Result<()> {
+    store.run_all(&[releasing(job, target, host)]).map(|_| ())
 }
 
 /// The job does not use the target any more, as far as one could see. False: the job has mounted it
 /// or left meanwhile. Part of the caller's transaction.
-pub(crate) fn release_as_seen(store: &mut dyn Store, seen: &Binding, now: &Now) -> Result<bool> {
+pub(crate) fn release_as_seen(store: &mut dyn Store, seen: &Binding) -> Result<bool> {
     let changed = store.execute(
-        "UPDATE backup_target_mount_ledger SET mounted = 0, boot = NULL, owner = NULL, updated_at = ?
+        "UPDATE backup_target_mount_ledger
+         SET mounted = 0, boot = NULL, owner = NULL, updated_at = NOW_TEXT
          WHERE jobid = ? AND backup_target_id = ? AND host = ? AND mounted = 1
          AND COALESCE(boot, '') = ? AND COALESCE(updated_at, created_at) = ?",
         params![
-            now.text.as_str(),
             seen.job,
             seen.target.as_str(),
             seen.host.as_str(),

@@ -5,49 +5,56 @@ use dms_wire::{Action, Decision, ErrorCode, Plan, Response};
 
 use crate::bindings;
 use crate::journal::{self, Filter};
-use crate::store::{Result, Store, transaction};
+use crate::store::{Result, Statement, Store, StoreError, transaction, transaction_seen};
 
 /// Records the outcome of `plan` in one transaction, and returns the answer for the caller.
 pub(crate) fn commit(store: &mut dyn Store, plan: &Plan, outcome: &Response) -> Result<Response> {
-    transaction(store, |store, now| {
-        let mut answer = Response { plan: None, ..outcome.clone() };
-        let (target, host) = (plan.target.as_str(), plan.host.as_str());
-        let done = !answer.is_error();
-        if plan.decision != Decision::Mount {
-            let leaves = (done && plan.action == Action::Unmount).then_some(plan.job);
-            let remaining = bindings::count_others(store, leaves, target, host)?;
-            answer.active_mounts_remaining = Some(remaining);
-            answer.unmounted = answer.unmounted.or(Some(false));
+    let is_closed = |store: &mut dyn Store| {
+        Ok(journal::is_open(store, plan.operation.as_str(), plan.seq)? != Some(true))
+    };
+    let record = |store: &mut dyn Store| record(store, plan, outcome);
+    match transaction_seen(store, record, |store, _| is_closed(store)) {
+        Err(StoreError::Overtaken) => {
+            let recorded = transaction(store, |store| recorded(store, plan))?;
+            Ok(recorded.unwrap_or_else(|| overtaken(plan)))
         }
-        if !journal::close(store, plan.operation.as_str(), Some(plan.seq), &answer, now)? {
-            return Ok(recorded(store, plan)?.map_or(Verdict::Overtaken, Verdict::Recorded));
-        }
-        if done {
-            match plan.action {
-                Action::Mount => {
-                    // A pool may have been there with more.
-                    let access = outcome.access.max(plan.access);
-                    bindings::bind(store, &Plan { access, ..plan.clone() }, now)?;
-                }
-                Action::Unmount => bindings::release(store, plan.job.into(), target, host, now)?,
-                // Who uses it was not the question.
-                Action::Settle => {}
-            }
-        }
-        if done && plan.decision != Decision::Release {
-            journal::settle(store, plan, now)?;
-        }
-        Ok(Verdict::Recorded(answer))
-    })
-    .map(|verdict| match verdict {
-        Verdict::Recorded(answer) => answer,
-        Verdict::Overtaken => overtaken(plan),
-    })
+        answer => answer,
+    }
 }
 
-enum Verdict {
-    Recorded(Response),
-    Overtaken,
+/// Part of the caller's transaction; [`StoreError::Overtaken`] if the operation is not pending any more.
+fn record(store: &mut dyn Store, plan: &Plan, outcome: &Response) -> Result<Response> {
+    let mut answer = Response { plan: None, ..outcome.clone() };
+    let (target, host) = (plan.target.as_str(), plan.host.as_str());
+    let done = !answer.is_error();
+    if plan.decision != Decision::Mount {
+        let leaves = (done && plan.action == Action::Unmount).then_some(plan.job);
+        let remaining = bindings::count_others(store, leaves, target, host)?;
+        answer.active_mounts_remaining = Some(remaining);
+        answer.unmounted = answer.unmounted.or(Some(false));
+    }
+    // A pool may have been there with more.
+    let bound = Plan { access: outcome.access.max(plan.access), ..plan.clone() };
+    let closing = journal::closing(plan.operation.as_str(), plan.seq, &answer);
+    let binding = match plan.action {
+        Action::Mount => Some(bindings::binding(&bound)),
+        Action::Unmount => Some(bindings::releasing(plan.job.into(), target, host)),
+        // Who uses it was not the question.
+        Action::Settle => None,
+    };
+    let settling = (plan.decision != Decision::Release).then(|| journal::settling(plan));
+    let statements: Vec<Statement> = std::iter::once(closing)
+        .chain(binding.into_iter().chain(settling).filter(|_| done))
+        .collect();
+    let answers = store.run_all(&statements)?;
+    let changes = |at: usize| answers.get(at).is_some_and(|answer| answer.changed > 0);
+    if !changes(0) {
+        return Err(StoreError::Overtaken);
+    }
+    if done && plan.action == Action::Mount && !changes(1) {
+        bindings::insert(store, &bound)?;
+    }
+    Ok(answer)
 }
 
 /// The answer that the journal has for just this plan already: it is a repeat, or the answer to

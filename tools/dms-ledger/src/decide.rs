@@ -1,22 +1,20 @@
 //! The decision: alone on the target, what does this wish need done?
 //!
 //! A mount is always "make sure"; an unmount is physical only for the last user. All of it is one
-//! transaction, which also takes the fence.
+//! transaction: first the pending row, with the fence, and only then what it is decided by. Who else has
+//! planned for the target is done with it by then, and who comes next waits.
 
 use dms_wire::{Access, Action, Decision, ErrorCode, MountPath, Response, TargetType};
 
 use crate::bindings::{self, Binding};
-use crate::journal::{self, Operation};
+use crate::journal::{self, Opening, Operation};
 use crate::owner::{Owner, Sight};
 use crate::pools;
-use crate::store::{Now, Result, Store};
+use crate::store::{Result, Statement, Store};
 use crate::wish::Wish;
 
-/// The fence, the decision and what it is about; or the refusal, which is on record.
-pub(crate) type Decided = std::result::Result<(u64, Decision, Source), Box<Response>>;
-
-/// A decision and what it is about, or the refusal.
-type Choice = std::result::Result<(Decision, Source), Box<Response>>;
+/// The decision and what it is about; or the refusal, which is on record.
+pub(crate) type Decided = std::result::Result<(Decision, Source), Box<Response>>;
 
 /// What is mounted, or to be mounted, and where.
 pub(crate) struct Source {
@@ -47,16 +45,25 @@ impl Source {
     }
 }
 
-/// Alone on the target: reads the ledger and decides. One transaction. `seen`: the operation as it
-/// was before it was done again.
+/// Opens the operation, reads the ledger and decides. Part of the caller's transaction. `seen`: the
+/// operation as it was before, if it is opened again. Returns the fence, too.
+///
+/// The errors are those of [`journal::open`], and of the engine.
 pub(crate) fn decide(
     store: &mut dyn Store,
     wish: &Wish<'_>,
+    opening: &Opening<'_>,
     seen: Option<&Operation>,
-    me: &Owner,
-    now: &Now,
-) -> Result<Decided> {
-    let users = living_users(store, wish, me, now)?;
+) -> Result<(u64, Decided)> {
+    let mut looks = vec![users_of(wish)];
+    if wish.action == Action::Mount {
+        looks.push(bindings::row_of(wish));
+    }
+    let (fence, found) = journal::open(store, opening, seen, looks)?;
+    let fence = u64::try_from(fence).unwrap_or_default();
+    let users = bindings::read(found.first().map_or(&[], Vec::as_slice));
+    let is_new = found.get(1).is_some_and(Vec::is_empty);
+    let users = living_users(store, wish, users, opening.owner)?;
     let more = if users.len() < CROWD { "" } else { " or more" };
     log::info!(
         "Found {}{more} active mount(s) for target {} on host {}",
@@ -64,54 +71,54 @@ pub(crate) fn decide(
         wish.target,
         wish.host
     );
-    let choice = match wish.action {
+    let decided = match wish.action {
+        Action::Mount if is_of_ended_run(wish, opening.owner) => Err(Box::new(run_has_ended(wish))),
         Action::Mount => decide_mount(store, wish, &users)?,
         Action::Unmount => decide_unmount(store, wish, &users, seen)?,
         Action::Settle => decide_settle(store, wish, &users)?,
     };
-    match choice {
+    match &decided {
         Ok((decision, known)) => {
-            // Who uses it has a row.
-            let has_row = users.iter().any(|user| user.job == i64::from(wish.job));
-            if wish.action == Action::Mount && !has_row {
-                bindings::announce(store, wish, now)?;
+            if is_new {
+                bindings::announce(store, wish)?;
             }
-            let path = known.path.as_str();
-            let (target, host) = (wish.target.as_str(), wish.host.as_str());
-            let seq = journal::decide(store, wish.id.as_str(), target, host, path, decision, now)?;
-            Ok(Ok((seq, decision, known)))
+            journal::decide(store, opening, *decision, known.path.as_str())?;
         }
-        Err(answer) => {
-            journal::close(store, wish.id.as_str(), None, &answer, now)?;
-            Ok(Err(answer))
-        }
+        Err(answer) => journal::refuse(store, opening.id, fence, answer)?,
     }
+    Ok((fence, decided))
 }
 
 /// So many jobs that use a target need not all be looked at.
 const CROWD: usize = 16;
 
-/// The jobs that use the target; whose keeper has ended uses it no more. The job that asks speaks
-/// for itself. Of a crowd it is some of them, with another job among them if there is one.
+/// Asks for the jobs that use the target.
+fn users_of(wish: &Wish<'_>) -> Statement {
+    bindings::users(wish.target.as_str(), wish.host.as_str(), crowd(wish))
+}
+
+/// How many of them there is need to look at, if not at all.
+fn crowd(wish: &Wish<'_>) -> Option<usize> {
+    // How a pool is imported depends on all of them.
+    let needs_all =
+        wish.action == Action::Settle || wish.request.target.kind == Some(TargetType::Zfs);
+    (!needs_all).then_some(CROWD)
+}
+
+/// The jobs that use the target, of those that were seen; whose keeper has ended uses it no more. The
+/// job that asks speaks for itself. Of a crowd it is some of them, with another job among them if there
+/// is one.
 fn living_users(
     store: &mut dyn Store,
     wish: &Wish<'_>,
+    mut seen: Vec<Binding>,
     me: &Owner,
-    now: &Now,
 ) -> Result<Vec<Binding>> {
-    let (target, host) = (wish.target.as_str(), wish.host.as_str());
     loop {
-        // How a pool is imported depends on all of them.
-        let all =
-            wish.action == Action::Settle || wish.request.target.kind == Some(TargetType::Zfs);
-        let seen = match all {
-            true => bindings::users(store, target, host)?,
-            false => bindings::some_users(store, target, host, CROWD)?,
-        };
-        let is_cut = !all && seen.len() == CROWD;
+        let is_cut = crowd(wish) == Some(seen.len());
         let mut users = Vec::new();
         for user in seen {
-            if !has_left(store, wish, &user, me, now)? {
+            if !has_left(store, wish, &user, me)? {
                 users.push(user);
             }
         }
@@ -119,22 +126,18 @@ fn living_users(
         if has_others || !is_cut {
             return Ok(users);
         }
+        let Statement { sql, params } = users_of(wish);
+        seen = bindings::read(&store.query(&sql, &params)?);
     }
 }
 
 /// Whether a user is none any more; if so, that is written down.
-fn has_left(
-    store: &mut dyn Store,
-    wish: &Wish<'_>,
-    user: &Binding,
-    me: &Owner,
-    now: &Now,
-) -> Result<bool> {
+fn has_left(store: &mut dyn Store, wish: &Wish<'_>, user: &Binding, me: &Owner) -> Result<bool> {
     let keeper = user.owner.as_ref().filter(|_| user.job != i64::from(wish.job));
     let has_ended = keeper.is_some_and(|keeper| me.look_for(keeper) == Sight::Ended);
     // What it has imported to write is still there: an operation that exports it lets it go.
     let has_ended = has_ended && !(wish.action == Action::Mount && pools::may_write(user));
-    let has_left = has_ended && bindings::release_as_seen(store, user, now)?;
+    let has_left = has_ended && bindings::release_as_seen(store, user)?;
     if has_left {
         log::warn!("{}", user.unkept());
     }
@@ -143,7 +146,7 @@ fn has_left(
 
 /// A mount is always "make sure that it is mounted": the kernel is the truth. On a host a
 /// target has one path, and a path one target.
-fn decide_mount(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Choice> {
+fn decide_mount(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Decided> {
     let path = wish.path.as_str();
     let elsewhere = users.iter().find_map(|b| b.path.as_deref().filter(|&p| p != path));
     if let Some(elsewhere) = elsewhere {
@@ -190,7 +193,7 @@ fn decide_unmount(
     wish: &Wish<'_>,
     users: &[Binding],
     seen: Option<&Operation>,
-) -> Result<Choice> {
+) -> Result<Decided> {
     let (target, host) = (wish.target.as_str(), wish.host.as_str());
     let has_others = users.iter().any(|b| b.job != i64::from(wish.job));
     let mine = match users.iter().find(|b| b.job == i64::from(wish.job)) {
@@ -229,8 +232,19 @@ fn is_of_another_run(mine: &Binding, wish: &Wish<'_>) -> bool {
     wish.request.owner.is_some() && mine.owner != wish.request.owner
 }
 
+/// Who asks for the mount has ended, and his request comes late: in the place of the next run's, his would be
+/// a binding that nobody keeps, and the target would be taken away under the next run.
+fn is_of_ended_run(wish: &Wish<'_>, me: &Owner) -> bool {
+    wish.request.owner.as_ref().is_some_and(|owner| me.look_for(owner) == Sight::Ended)
+}
+
+fn run_has_ended(wish: &Wish<'_>) -> Response {
+    let text = format!("request {} is late: the run of job {} has ended", wish.id, wish.job);
+    Response::error(ErrorCode::Stale, text)
+}
+
 /// Mounted where it is used, and only there. To mount it again, the request has to say from where.
-fn decide_settle(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Choice> {
+fn decide_settle(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Decided> {
     let Some(user) = users.iter().find(|b| b.path.is_some()).or(users.first()) else {
         let path = wish.path.clone();
         let known = Source { path, kind: wish.request.target.kind, source: None, access: None };

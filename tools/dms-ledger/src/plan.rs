@@ -1,18 +1,19 @@
 //! `plan`: decide what a request needs done, and reserve the target until it is recorded.
 //!
-//! First the pending row, in a transaction of its own; then, alone on the target, read the ledger and
-//! decide, with a fence. So any number of controllers may plan at once, on any SQL engine.
+//! The pending row, the fence and the decision are one transaction: any number of controllers may plan
+//! at once, on any SQL engine, and one that dies in it leaves nothing behind.
 
 use std::time::{Duration, Instant};
 
+use dms_flock::life;
 use dms_wire::{Action, Deadline, Decision, ErrorCode, Plan, Response};
 
-use crate::decide::{Source, decide};
+use crate::decide::{Decided, Source, decide};
 use crate::journal::{self, Opening, Operation};
-use crate::owner::Owner;
+use crate::owner::{Owner, attempt};
 use crate::pools;
 use crate::repeat::{self, Repeat};
-use crate::store::{Result, Store, StoreError, pause, transaction};
+use crate::store::{Result, Store, StoreError, pause, transaction, transaction_seen};
 use crate::takeover::settle_ended;
 use crate::wish::Wish;
 
@@ -43,42 +44,37 @@ impl Planner {
         if end.passed() {
             return Ok(refuse(ErrorCode::Timeout, "timeout: the request's deadline has passed"));
         }
-        match self.reserve(store, wish, end)? {
-            Reserved::Ours(seen) => self.decide_or_close(store, wish, seen.as_ref()),
-            Reserved::LookAgain => self.decide_or_close(store, &wish.anew(), None),
-            Reserved::Answered(answer) => Ok(Planned::Answer(answer)),
-            Reserved::Recorded(seen) => Ok(Planned::Plan(self.recorded(wish, &seen))),
-        }
+        self.reserve(store, wish, end)
     }
 
-    /// Decides; if that fails, nothing has been acted on, and the target is free again. `seen`: the
-    /// operation as it was before it was done again.
-    fn decide_or_close(
+    /// Opens the operation and decides. `seen`: the operation as it was before, if it is done again.
+    /// `tries`: what came of the tries of this request before.
+    fn decide(
         &self,
         store: &mut dyn Store,
         wish: &Wish<'_>,
+        opening: &Opening<'_>,
         seen: Option<&Operation>,
+        tries: &mut Tries,
     ) -> Result<Planned> {
-        let planned = transaction(store, |store, now| decide(store, wish, seen, &self.owner, now));
-        if let Err(why) = &planned {
-            let answer = match why {
-                StoreError::Foreign(why) => unknown_key(wish, why),
-                _ => Response::error(ErrorCode::Database, format!("not planned: {why}")),
-            };
-            let closed = transaction(store, |store, now| {
-                journal::close(store, wish.id.as_str(), None, &answer, now)
-            });
-            if let Err(why) = closed {
-                log::warn!("operation {} stays pending: {why}", wish.id);
+        match decide_seen(store, wish, opening, seen, tries) {
+            Ok((seq, Ok((decision, known)))) => {
+                Ok(Planned::Plan(self.planned(wish, seq, decision, known)))
             }
-            if let StoreError::Foreign(_) = why {
-                return Ok(Planned::Answer(answer));
+            Ok((_, Err(answer))) => Ok(Planned::Answer(*answer)),
+            Err(why @ (StoreError::Duplicate | StoreError::Overtaken)) => Err(why),
+            Err(why) => {
+                let answer = match &why {
+                    StoreError::Foreign(key) => unknown_key(wish, key),
+                    why => Response::error(ErrorCode::Database, format!("not planned: {why}")),
+                };
+                call_off(store, opening, tries.last().map(|(seq, _)| *seq), &answer);
+                match why {
+                    StoreError::Foreign(_) => Ok(Planned::Answer(answer)),
+                    why => Err(why),
+                }
             }
         }
-        Ok(match planned? {
-            Ok((seq, decision, known)) => Planned::Plan(self.planned(wish, seq, decision, known)),
-            Err(answer) => Planned::Answer(*answer),
-        })
     }
 
     /// An unmount that was carried out before: nothing to do, and `commit` finds the answer.
@@ -131,7 +127,7 @@ impl Planner {
             job: wish.job,
             host: wish.host.as_str(),
             action: wish.action,
-            path: (wish.action == Action::Mount).then_some(wish.path.as_str()),
+            path: wish.path.as_str(),
             kind: wish.request.target.kind,
             source: wish.request.target.source(),
             // What is there to be exported, the bindings say.
@@ -144,8 +140,8 @@ impl Planner {
     }
 
     /// Makes the wish the one pending operation of its target, unless it is a repeat that needs
-    /// no operation any more.
-    fn reserve(&self, store: &mut dyn Store, wish: &Wish<'_>, end: Deadline) -> Result<Reserved> {
+    /// no operation any more. Waits while another is.
+    fn reserve(&self, store: &mut dyn Store, wish: &Wish<'_>, end: Deadline) -> Result<Planned> {
         // The act is bounded by what is left; twice that, and a minute for the stages around it.
         let lease = end.left() * 2 + Duration::from_secs(60);
         let mut opening = self.opening(wish, lease);
@@ -153,41 +149,38 @@ impl Planner {
         let begun = Instant::now();
         let mut wait = Duration::from_millis(2);
         let mut is_settled = self.is_settled;
+        let mut tries = Tries::new();
         loop {
             if !is_settled {
                 settle_ended(store, &self.owner)?;
             }
             opening.waited = waited.saturating_add(millis(begun.elapsed()));
-            match journal::open(store, &opening) {
+            match self.decide(store, wish, &opening, None, &mut tries) {
                 // What is in the way may have ended.
                 Err(StoreError::Duplicate) if is_settled => {
                     is_settled = false;
                     continue;
                 }
                 Err(StoreError::Duplicate) => {}
-                Err(why) => return Err(why),
-                Ok(()) => return Ok(Reserved::Ours(None)),
+                planned => return planned,
             }
-            match repeat::of(store, wish)? {
-                Repeat::Answer(response) => return Ok(Reserved::Answered(*response)),
-                Repeat::Recorded(seen) => return Ok(Reserved::Recorded(*seen)),
-                Repeat::Again(seen) => match journal::reopen(store, &seen, &opening) {
-                    Ok(true) => return Ok(Reserved::Ours(Some(*seen))),
-                    Ok(false) | Err(StoreError::Duplicate) => {}
-                    Err(why) => return Err(why),
-                },
+            let again = match repeat::of(store, wish)? {
+                Repeat::Answer(response) => return Ok(Planned::Answer(*response)),
+                Repeat::Recorded(seen) => return Ok(Planned::Plan(self.recorded(wish, &seen))),
+                Repeat::Again(seen) => self.decide(store, wish, &opening, Some(&seen), &mut tries),
                 Repeat::LookAgain => {
-                    let id = wish.anew().id;
-                    match journal::open(store, &Opening { id: id.as_str(), ..opening }) {
-                        Ok(()) => return Ok(Reserved::LookAgain),
-                        Err(StoreError::Duplicate) => {}
-                        Err(why) => return Err(why),
-                    }
+                    let anew = wish.anew();
+                    let opening = Opening { id: anew.id.as_str(), ..opening };
+                    self.decide(store, &anew, &opening, None, &mut tries)
                 }
-                Repeat::No | Repeat::Pending => {}
+                Repeat::No | Repeat::Pending => Err(StoreError::Duplicate),
+            };
+            match again {
+                Err(StoreError::Duplicate | StoreError::Overtaken) => {}
+                planned => return planned,
             }
             if end.passed() {
-                return Ok(Reserved::Answered(give_up(store, wish, &opening)?));
+                return Ok(Planned::Answer(give_up(store, wish, &opening)?));
             }
             pause(wait.min(end.left()));
             wait = (wait * 2).min(Duration::from_millis(50));
@@ -195,27 +188,85 @@ impl Planner {
     }
 }
 
+/// What each try of a request has come to, with its fence.
+type Tries = Vec<(u64, Decided)>;
+
+/// Decides in one transaction, and sees to it that what was decided is there.
+fn decide_seen(
+    store: &mut dyn Store,
+    wish: &Wish<'_>,
+    opening: &Opening<'_>,
+    seen: Option<&Operation>,
+    tries: &mut Tries,
+) -> Result<(u64, Decided)> {
+    let plan = |store: &mut dyn Store| {
+        let (fence, decided) = decide(store, wish, opening, seen)?;
+        tries.push((fence, decided));
+        Ok(fence)
+    };
+    let is_there = |store: &mut dyn Store, fence: &u64| {
+        Ok(journal::is_open(store, opening.id, *fence)?.is_some())
+    };
+    let planned = match transaction_seen(store, plan, is_there) {
+        // A try that was rolled back may have had the same fence: the last one counts.
+        Ok(_) => tries.pop(),
+        // Galera may say of a COMMIT that it has failed, and do it, in its own time: then it is our own row
+        // that is in the way of a later try.
+        Err(why @ (StoreError::Duplicate | StoreError::Overtaken)) => {
+            let ours = position_done(store, opening.id, tries)?.ok_or(why)?;
+            Some(tries.swap_remove(ours))
+        }
+        Err(why) => return Err(why),
+    };
+    planned.ok_or_else(|| StoreError::Failed("nothing was decided".into()))
+}
+
+/// Which of these tries is pending, if one is.
+fn position_done(store: &mut dyn Store, id: &str, tries: &Tries) -> Result<Option<usize>> {
+    for (at, (fence, decided)) in tries.iter().enumerate() {
+        if let Ok((decision, _)) = decided
+            && journal::is_planned(store, id, *fence, *decision)?
+        {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
+}
+
+/// Notes that an operation was not planned: nothing is done for it. It is not known whether it is pending
+/// with this fence, as an error in a COMMIT does not say what became of it.
+fn call_off(store: &mut dyn Store, opening: &Opening<'_>, fence: Option<u64>, answer: &Response) {
+    let closed = transaction(store, |store| match fence {
+        Some(seq) => journal::close(store, opening.id, seq, answer),
+        None => Ok(false),
+    });
+    let noted = match closed {
+        Ok(false) => match journal::give_up(store, opening, answer) {
+            // It is there as it was before.
+            Err(StoreError::Duplicate) => journal::touch(store, opening.id),
+            noted => noted,
+        },
+        closed => closed.map(|_| ()),
+    };
+    if let Err(why) = noted {
+        log::warn!("operation {} may stay pending: {why}", opening.id);
+        // Nobody has to wait for it.
+        let attempt = attempt(opening.id, fence.and_then(|seq| i64::try_from(seq).ok()));
+        if let Err(why) = life::abandon(&attempt) {
+            log::warn!("others will wait for operation {}: {why}", opening.id);
+        }
+    }
+}
+
 /// Ends the operation of a plan that nobody has taken: nothing was acted on.
 pub(crate) fn withdraw(store: &mut dyn Store, plan: &Plan) {
     let answer = Response::error(ErrorCode::Internal, "nobody took the plan");
-    let closed = transaction(store, |store, now| {
-        journal::close(store, plan.operation.as_str(), Some(plan.seq), &answer, now)
+    let closed = transaction(store, |store| {
+        journal::close(store, plan.operation.as_str(), plan.seq, &answer)
     });
     if let Err(why) = closed {
         log::warn!("operation {} stays pending: {why}", plan.operation);
     }
-}
-
-/// What came of the wish for an operation of one's own.
-enum Reserved {
-    /// It is pending, and it is ours; what it was before, if it is done again.
-    Ours(Option<Operation>),
-    /// An operation to look at a mount again is pending, and ours.
-    LookAgain,
-    /// There is nothing to do but to say this.
-    Answered(Response),
-    /// It was carried out long ago.
-    Recorded(Operation),
 }
 
 /// Somebody else's operation is in the way for too long; the journal says so too.

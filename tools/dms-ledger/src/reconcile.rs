@@ -74,10 +74,10 @@ fn is_unkept(binding: &Binding, me: &Owner) -> bool {
 }
 
 fn release(store: &mut dyn Store, over: &[Binding]) -> Result<Vec<Binding>> {
-    transaction(store, |store, now| {
+    transaction(store, |store| {
         let mut ended = Vec::new();
         for binding in over {
-            if bindings::release_as_seen(store, binding, now)? {
+            if bindings::release_as_seen(store, binding)? {
                 ended.push(binding.clone());
             }
         }

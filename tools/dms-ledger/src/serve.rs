@@ -121,15 +121,7 @@ fn plan_request(
             Ok((plan, line))
         }
         Ok(Planned::Answer(answer)) => Err(answer),
-        Err(why) => {
-            // Should its row be there all the same, nobody has to wait for it.
-            for id in [&wish.id, &wish.anew().id] {
-                if let Err(why) = life::abandon(&attempt(id.as_str(), None)) {
-                    log::warn!("operation {id} may stay pending: {why}");
-                }
-            }
-            Err(database(&why))
-        }
+        Err(why) => Err(database(&why)),
     }
 }
 

@@ -19,9 +19,8 @@ type Open = fn(&Server, Duration) -> Result<Box<dyn Store>>;
 
 static OPEN: OnceLock<Open> = OnceLock::new();
 
-/// The program that has them: beside this one, or where it is installed.
+/// The program that has them.
 const PROGRAM: &str = "dms-ledger-server";
-const PLACES: [&str; 2] = [".", "../libexec/dms"];
 
 /// From now on this program has them.
 pub(crate) fn offer(open: Open) {
@@ -44,10 +43,7 @@ pub(crate) fn become_who_knows_them(db_url: &str) -> std::result::Result<(), Fai
     let failed = |why: io::Error| {
         Failure::permanent(format!("unable to start {PROGRAM}, for ledgers on servers: {why}"))
     };
-    let ours = env::current_exe().map_err(failed)?;
-    let mut places = PLACES.iter().map(|place| ours.with_file_name(place).join(PROGRAM));
-    let program = places.find(|program| program.exists());
-    let mut command = Command::new(program.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?);
+    let mut command = Command::new(dms_cli::companion(PROGRAM).map_err(failed)?);
     let mut words = env::args_os();
     command.arg0(words.next().unwrap_or_else(|| "dms-ledger".into()));
     Err(failed(command.args(words).exec()))

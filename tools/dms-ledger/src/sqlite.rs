@@ -9,7 +9,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, ToSql, params_from_iter};
 
 use crate::schema;
-use crate::store::{Now, Result, Row, Store, StoreError, Value, insist, pause, trace_statement};
+use crate::store::{
+    Answer, Now, Result, Row, Statement, Store, StoreError, Value, insist, pause, trace_statement,
+};
 
 /// A ledger in a file.
 pub(crate) struct Sqlite {
@@ -48,6 +50,24 @@ impl Sqlite {
         statement.execute([]).map(|_| ()).map_err(error)
     }
 
+    fn run(&self, sql: &str, params: &[Value]) -> Result<Answer> {
+        let sql = schema::SQLITE.spell(sql);
+        trace_statement(&sql);
+        let mut statement = self.connection.prepare_cached(&sql).map_err(error)?;
+        let columns = statement.column_count();
+        if columns == 0 {
+            let changed = statement.execute(params_from_iter(params)).map_err(error)?;
+            return Ok(Answer { changed: changed as u64, ..Answer::default() });
+        }
+        let mut found = statement.query(params_from_iter(params)).map_err(error)?;
+        let mut rows = Vec::new();
+        while let Some(row) = found.next().map_err(error)? {
+            let values = (0..columns).map(|column| Ok(value(row.get_ref(column)?)));
+            rows.push(Row(values.collect::<rusqlite::Result<_>>().map_err(error)?));
+        }
+        Ok(Answer { rows, ..Answer::default() })
+    }
+
     fn names(&mut self, sql: &str, params: &[Value]) -> Result<Vec<String>> {
         Ok(self.query(sql, params)?.iter().filter_map(|row| row.text(0)).collect())
     }
@@ -55,10 +75,14 @@ impl Sqlite {
 
 /// Waits while somebody else writes, a second in all; then the transaction is begun anew. SQLite's own
 /// way is to sleep for longer each time, soon for 100 ms: of thirty who write for a millisecond each, the
-/// last would wait for a second.
+/// last would wait for a second. Nor all the time: each try takes some of the processor from who writes.
 fn wait_for_turn(tries: i32) -> bool {
-    pause(Duration::from_millis(if tries < 100 { 1 } else { 5 }));
-    tries < 300
+    pause(Duration::from_millis(match tries {
+        0..3 => 1,
+        3..8 => 2,
+        _ => 4,
+    }));
+    tries < 330
 }
 
 impl Store for Sqlite {
@@ -75,12 +99,12 @@ impl Store for Sqlite {
         self.connection.query_row(TEXT, [millis], |row| row.get(0)).map_err(error)
     }
 
-    fn begin(&mut self) -> Result<Now> {
-        if !self.is_alone {
-            // Immediate: a transaction that reads first could not be upgraded beside another.
-            self.run_cached("BEGIN IMMEDIATE")?;
+    fn begin(&mut self) -> Result<()> {
+        if self.is_alone {
+            return Ok(());
         }
-        self.now().inspect_err(|_| self.rollback())
+        // Immediate: a transaction that reads first could not be upgraded beside another.
+        self.run_cached("BEGIN IMMEDIATE")
     }
 
     fn commit(&mut self) -> Result<()> {
@@ -88,6 +112,10 @@ impl Store for Sqlite {
             return Ok(());
         }
         self.run_cached("COMMIT")
+    }
+
+    fn doubts_commits(&self) -> bool {
+        false
     }
 
     fn rollback(&mut self) {
@@ -99,34 +127,15 @@ impl Store for Sqlite {
     }
 
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
-        trace_statement(sql);
-        let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
-        let changed = statement.execute(params_from_iter(params)).map_err(error)?;
-        Ok(changed as u64)
+        Ok(self.run(sql, params)?.changed)
     }
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>> {
-        trace_statement(sql);
-        let mut statement = self.connection.prepare_cached(sql).map_err(error)?;
-        let columns = statement.column_count();
-        let mut found = statement.query(params_from_iter(params)).map_err(error)?;
-        let mut rows = Vec::new();
-        while let Some(row) = found.next().map_err(error)? {
-            let values = (0..columns).map(|column| Ok(value(row.get_ref(column)?)));
-            rows.push(Row(values.collect::<rusqlite::Result<_>>().map_err(error)?));
-        }
-        Ok(rows)
+        Ok(self.run(sql, params)?.rows)
     }
 
-    fn execute_alone(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
-        self.execute(sql, params)
-    }
-
-    fn count_fence(&mut self, target: &str, host: &str) -> Result<Option<i64>> {
-        const COUNT: &str = "UPDATE backup_target_mount_fences SET seq = seq + 1 \
-                             WHERE backup_target_id = ? AND host = ? RETURNING seq";
-        let rows = self.query(COUNT, &[target.into(), host.into()])?;
-        Ok(rows.first().and_then(|row| row.int(0)))
+    fn run_all(&mut self, statements: &[Statement]) -> Result<Vec<Answer>> {
+        statements.iter().map(|Statement { sql, params }| self.run(sql, params)).collect()
     }
 
     fn tables(&mut self) -> Result<Vec<String>> {

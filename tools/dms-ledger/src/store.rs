@@ -3,6 +3,7 @@
 //! The protocol is written once, above it, in SQL that every engine understands. An engine says
 //! what time it is, runs statements, and tells a duplicate key from a hiccup from a failure.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,39 @@ macro_rules! params {
 }
 pub(crate) use params;
 
+/// A statement on its way to the engine, with a value for each question mark.
+///
+/// In the place of a value it may say `NOW_TEXT` or `NOW_MILLIS`, as all SQL here: what time it is by
+/// the database's clock, as in [`Now`].
+#[derive(Debug)]
+pub(crate) struct Statement {
+    pub(crate) sql: Cow<'static, str>,
+    pub(crate) params: Vec<Value>,
+}
+
+impl Statement {
+    pub(crate) fn new(sql: impl Into<Cow<'static, str>>, params: &[Value]) -> Self {
+        Statement { sql: sql.into(), params: params.to_vec() }
+    }
+}
+
+/// What came of a statement.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// How many rows it changed; if it asked for rows, these.
+    pub(crate) changed: u64,
+    pub(crate) rows: Vec<Row>,
+    /// What it counted up, where the engine says that beside the rows.
+    pub(crate) id: Option<i64>,
+}
+
+impl Answer {
+    /// What a statement came to that counts something up.
+    pub(crate) fn counted(&self) -> Option<i64> {
+        self.id.or_else(|| self.rows.first()?.int(0))
+    }
+}
+
 /// One row of an answer, by position.
 #[derive(Debug)]
 pub(crate) struct Row(pub(crate) Vec<Value>);
@@ -87,9 +121,8 @@ pub(crate) enum StoreError {
     Busy(String),
     /// It is not a ledger that this program can use; no time will mend that.
     Unusable(String),
-    /// The connection is gone, and nobody knows whether the statement counts that was a transaction
-    /// by itself.
-    Lost(String),
+    /// What a transaction was about is not as it was when somebody looked: nothing was done.
+    Overtaken,
     /// Anything else, in the engine's words.
     Failed(String),
 }
@@ -98,10 +131,10 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreError::Duplicate => f.write_str("a unique key is taken"),
+            StoreError::Overtaken => f.write_str("somebody else has changed it meanwhile"),
             StoreError::Foreign(why)
             | StoreError::Busy(why)
             | StoreError::Unusable(why)
-            | StoreError::Lost(why)
             | StoreError::Failed(why) => f.write_str(why),
         }
     }
@@ -123,17 +156,18 @@ pub(crate) trait Store {
     fn now(&mut self) -> Result<Now>;
     /// A moment, given as [`Now::millis`] is, in the words of [`Now::text`].
     fn text_of(&mut self, millis: i64) -> Result<String>;
-    /// Begins a transaction that will write, and says what time it is.
-    fn begin(&mut self) -> Result<Now>;
+    /// Begins a transaction that will write.
+    fn begin(&mut self) -> Result<()>;
     fn commit(&mut self) -> Result<()>;
+    /// Whether a COMMIT that has said yes need not have done anything: in a Galera cluster, of a transaction
+    /// that has lost against another node's, once in some thousands (seen with MariaDB 10.11).
+    fn doubts_commits(&self) -> bool;
     fn rollback(&mut self);
     /// Runs a statement; returns how many rows it changed.
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64>;
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>>;
-    /// Runs a statement that is a transaction by itself; returns how many rows it changed.
-    fn execute_alone(&mut self, sql: &str, params: &[Value]) -> Result<u64>;
-    /// Counts the fence of the target on the host up, and says where it is; `None`: it has none.
-    fn count_fence(&mut self, target: &str, host: &str) -> Result<Option<i64>>;
+    /// Runs statements one after the other, in one round trip where there are any, until one fails.
+    fn run_all(&mut self, statements: &[Statement]) -> Result<Vec<Answer>>;
     /// The names of the tables that there are.
     fn tables(&mut self) -> Result<Vec<String>>;
     /// The names of a table's columns.
@@ -153,9 +187,25 @@ pub(crate) trait Store {
 /// Runs `work` in a transaction: all of it or nothing, tried again while others are in the way.
 pub(crate) fn transaction<T>(
     store: &mut dyn Store,
-    mut work: impl FnMut(&mut dyn Store, &Now) -> Result<T>,
+    mut work: impl FnMut(&mut dyn Store) -> Result<T>,
 ) -> Result<T> {
     insist(store.patience(), || attempt(store, &mut work))
+}
+
+/// The same; where a COMMIT is not to be believed, `is_so` says afterwards whether it was done, and it is
+/// done again if not.
+pub(crate) fn transaction_seen<T>(
+    store: &mut dyn Store,
+    mut work: impl FnMut(&mut dyn Store) -> Result<T>,
+    mut is_so: impl FnMut(&mut dyn Store, &T) -> Result<bool>,
+) -> Result<T> {
+    insist(store.patience(), || {
+        let value = attempt(store, &mut work)?;
+        if store.doubts_commits() && !is_so(store, &value)? {
+            return Err(StoreError::Busy("what was committed is not there".into()));
+        }
+        Ok(value)
+    })
 }
 
 /// Does it again while others are in the way.
@@ -174,10 +224,10 @@ pub(crate) fn insist<T>(patience: Duration, mut work: impl FnMut() -> Result<T>)
 
 fn attempt<T>(
     store: &mut dyn Store,
-    work: &mut impl FnMut(&mut dyn Store, &Now) -> Result<T>,
+    work: &mut impl FnMut(&mut dyn Store) -> Result<T>,
 ) -> Result<T> {
-    let now = store.begin()?;
-    match work(store, &now) {
+    store.begin()?;
+    match work(store) {
         Ok(value) => match store.commit() {
             Ok(()) => Ok(value),
             Err(why) => {

@@ -29,13 +29,13 @@ pub(crate) fn settle_ended(store: &mut dyn Store, me: &Owner) -> Result<()> {
 }
 
 pub(crate) fn take_over(store: &mut dyn Store, operation: &Operation) -> Result<()> {
-    let taken = transaction(store, |store, now| {
-        if !journal::take_over(store, operation, now)? {
+    let taken = transaction(store, |store| {
+        if !journal::take_over(store, operation)? {
             return Ok(false);
         }
         if operation.action == "unmount" {
             let Operation { job, target, host, .. } = operation;
-            bindings::release(store, *job, target, host, now)?;
+            bindings::release(store, *job, target, host)?;
         }
         Ok(true)
     })?;

@@ -25,7 +25,7 @@ pub(crate) enum Forgotten {
 
 /// Marks the rows that match as deleted, unless one of them is in use.
 pub(crate) fn forget(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Forgotten> {
-    transaction(store, |store, now| {
+    transaction(store, |store| {
         let mut found = bindings::find(store, filter)?;
         found.retain(|binding| !binding.deleted);
         if let Some(used) = found.iter().find(|binding| binding.mounted) {
@@ -33,7 +33,7 @@ pub(crate) fn forget(store: &mut dyn Store, filter: &bindings::Filter) -> Result
         }
         let mut rows = 0;
         for binding in &found {
-            rows += usize::from(bindings::forget(store, binding, now)?);
+            rows += usize::from(bindings::forget(store, binding)?);
         }
         Ok(if rows == 0 { Forgotten::Nothing } else { Forgotten::Done })
     })
@@ -42,11 +42,11 @@ pub(crate) fn forget(store: &mut dyn Store, filter: &bindings::Filter) -> Result
 /// Lets jobs go that will not say so themselves. What is mounted stays so until somebody looks; so
 /// a pool that their host may write to stays theirs.
 pub(crate) fn release(store: &mut dyn Store, filter: &bindings::Filter) -> Result<Released> {
-    transaction(store, |store, now| {
+    transaction(store, |store| {
         let found = bindings::find(store, filter)?;
         let (kept, found): (Vec<_>, Vec<_>) = found.into_iter().partition(pools::may_write);
         for Binding { job, target, host, .. } in &found {
-            bindings::release(store, *job, target, host, now)?;
+            bindings::release(store, *job, target, host)?;
         }
         Ok(Released { found, kept })
     })
@@ -65,11 +65,11 @@ pub(crate) fn bury(
     filter: &bindings::Filter,
     host: &str,
 ) -> Result<Vec<Binding>> {
-    transaction(store, |store, now| {
+    transaction(store, |store| {
         let found = bindings::find(store, filter)?;
-        journal::bury(store, host, filter.target.as_deref(), now)?;
+        journal::bury(store, host, filter.target.as_deref())?;
         for Binding { job, target, host, .. } in &found {
-            bindings::release(store, *job, target, host, now)?;
+            bindings::release(store, *job, target, host)?;
         }
         Ok(found)
     })
@@ -106,9 +106,9 @@ pub(crate) fn clean(store: &mut dyn Store, stale: &Stale) -> Result<()> {
     for operation in &stale.operations {
         takeover::take_over(store, operation)?;
     }
-    transaction(store, |store, now| {
+    transaction(store, |store| {
         for binding in &stale.bindings {
-            bindings::release_as_seen(store, binding, now)?;
+            bindings::release_as_seen(store, binding)?;
         }
         Ok(())
     })
@@ -120,7 +120,7 @@ pub(crate) fn shorten_journal(store: &mut dyn Store, age: Duration) -> Result<u6
     let before = moment(store, age)?;
     let mut removed = 0;
     loop {
-        let batch = transaction(store, |store, _| {
+        let batch = transaction(store, |store| {
             // Nearly all operations have ended: an engine must not go by that, but by their age.
             let old = store.query(
                 "SELECT o.id, o.host, o.action, o.decision, o.status, o.error_code,

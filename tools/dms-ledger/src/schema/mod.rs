@@ -11,6 +11,8 @@ mod sqlite;
 pub(crate) use mysql::MYSQL;
 pub(crate) use sqlite::SQLITE;
 
+use std::borrow::Cow;
+
 use crate::store::{Result, Store, StoreError, params, transaction};
 
 /// The version of the tables below.
@@ -34,10 +36,22 @@ pub(crate) struct Dialect {
     /// How a table of the Python client gets an id, if it can.
     id: Option<&'static str>,
     /// What time it is: as in the columns that people read, and in milliseconds since 1970.
-    pub(crate) now_text: &'static str,
-    pub(crate) now_millis: &'static str,
+    now_text: &'static str,
+    now_millis: &'static str,
+    /// Counts the fence of a target on a host up, and says where it is then.
+    pub(crate) count_fence: &'static str,
     /// Makes the ids of such a table compare by their bytes.
     bytewise: &'static [&'static str],
+}
+
+impl Dialect {
+    /// A statement in the engine's words for what time it is.
+    pub(crate) fn spell<'a>(&self, sql: &'a str) -> Cow<'a, str> {
+        if !sql.contains("NOW_") {
+            return sql.into();
+        }
+        sql.replace("NOW_TEXT", self.now_text).replace("NOW_MILLIS", self.now_millis).into()
+    }
 }
 
 /// The tables, in the order in which the dialects make them.
@@ -129,7 +143,7 @@ pub(crate) fn init(store: &mut dyn Store, new_id: &str) -> Result<()> {
             None => check_empty(store)?,
         }
         make_tables(store)?;
-        transaction(store, |store, _| {
+        transaction(store, |store| {
             for (name, value) in [("schema_version", VERSION), ("uuid", new_id)] {
                 if about(store, name)?.is_none() {
                     let insert = "INSERT INTO dms_ledger_about (name, value) VALUES (?, ?)";

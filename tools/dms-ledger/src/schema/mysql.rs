@@ -11,6 +11,9 @@ pub(crate) const MYSQL: Dialect = Dialect {
     id: Some("INT NOT NULL AUTO_INCREMENT UNIQUE"),
     now_text: "NOW(3)",
     now_millis: "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
+    // LAST_INSERT_ID(x) is x, and what the server tells beside its answer.
+    count_fence: "INSERT INTO backup_target_mount_fences (backup_target_id, host, seq)
+     VALUES (?, ?, LAST_INSERT_ID(1)) ON DUPLICATE KEY UPDATE seq = LAST_INSERT_ID(seq + 1)",
     bytewise: &BYTEWISE,
 };
 

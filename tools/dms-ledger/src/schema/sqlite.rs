@@ -9,6 +9,9 @@ pub(crate) const SQLITE: Dialect = Dialect {
     id: None,
     now_text: "strftime('%Y-%m-%d %H:%M:%f', 'now')",
     now_millis: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+    count_fence: "INSERT INTO backup_target_mount_fences (backup_target_id, host, seq)
+     VALUES (?, ?, 1) ON CONFLICT (backup_target_id, host) DO UPDATE SET seq = seq + 1
+     RETURNING seq",
     bytewise: &[],
 };
 

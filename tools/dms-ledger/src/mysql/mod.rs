@@ -1,23 +1,27 @@
 //! MySQL and MariaDB: the ledger that several hosts share.
 
+mod statement;
+
+use std::collections::HashSet;
 use std::time::Duration;
 
 use mysql::consts::CapabilityFlags;
 use mysql::prelude::Queryable;
-use mysql::{ClientIdentity, Conn, Opts, OptsBuilder, Params, SslOpts};
+use mysql::{ClientIdentity, Conn, Opts, OptsBuilder, SslOpts};
 
+use self::statement::{Form, read_all, read_row, text};
 use crate::place::Server;
 use crate::schema;
-use crate::store::{Now, Result, Row, Store, StoreError, Value, trace_statement};
+use crate::store::{
+    Answer, Now, Result, Row, Statement, Store, StoreError, Value, trace_statement,
+};
 
-/// What each connection begins with. The transactions of the protocol need no more than READ
-/// COMMITTED, which locks least; waits are short, since they are tried again above; and times are
-/// UTC. Each statement is a round trip, for every command.
-const SESSION: [&str; 2] = [
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET SESSION innodb_lock_wait_timeout = 2, lock_wait_timeout = 2, time_zone = '+00:00',
-     sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
-];
+/// What each connection begins with, in one round trip. The transactions of the protocol need no more
+/// than READ COMMITTED, which locks least; waits are short, since they are tried again above; times are
+/// UTC; and each statement goes by one index, so that none need think of two.
+const SESSION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;
+     SET SESSION innodb_lock_wait_timeout = 2, lock_wait_timeout = 2, time_zone = '+00:00',
+     sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', optimizer_switch = 'index_merge=off'";
 
 /// No answer is larger than this, in bytes; as the server has it by default.
 const MAX_PACKET: usize = 16 << 20;
@@ -25,6 +29,15 @@ const MAX_PACKET: usize = 16 << 20;
 /// What time it is on the server: for leases, and for the columns that people read.
 const NOW: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), \
                    LEFT(DATE_FORMAT(NOW(3), '%Y-%m-%d %H:%i:%s.%f'), 23)";
+
+/// Around what is sent at once in a transaction: whether that is still there at the end. Galera drops one
+/// that loses against another node's, and does not always say so between the statements of one packet:
+/// what follows would be committed by itself.
+const GUARD: &str = "SAVEPOINT dms_is_there";
+const GUARDED: &str = "RELEASE SAVEPOINT dms_is_there";
+
+/// Whether the server is in a Galera cluster: ON or OFF, or no row.
+const CLUSTER: &str = "SHOW VARIABLES LIKE 'wsrep_on'";
 
 /// How long two who make the tables at once wait for each other, in seconds.
 const SCHEMA_LOCK: &str = "SELECT GET_LOCK(CONCAT('dms-ledger.', DATABASE()), 30)";
@@ -36,7 +49,13 @@ pub(crate) struct Mysql {
     /// `None` until it is needed, and after it broke.
     connection: Option<Conn>,
     in_transaction: bool,
+    /// The transaction begins with the next statement, in the same round trip.
+    is_to_begin: bool,
+    /// Whether the server is one of a Galera cluster, if it was asked yet.
+    is_in_cluster: Option<bool>,
     patience: Duration,
+    /// The statements that were sent already.
+    sent: HashSet<String>,
 }
 
 impl Mysql {
@@ -44,7 +63,16 @@ impl Mysql {
     /// for others.
     pub(crate) fn open(server: &Server, patience: Duration) -> Result<Mysql> {
         let opts = options(server, patience);
-        let mut store = Mysql { opts, connection: None, in_transaction: false, patience };
+        let sent = HashSet::new();
+        let mut store = Mysql {
+            opts,
+            connection: None,
+            in_transaction: false,
+            is_to_begin: false,
+            is_in_cluster: None,
+            patience,
+            sent,
+        };
         store.connect()?;
         Ok(store)
     }
@@ -57,10 +85,29 @@ impl Mysql {
         Ok(self.connection.insert(connection))
     }
 
+    /// How to send a statement. To have it prepared takes a round trip more, which is for those who
+    /// send it again; the first time it goes with its values in it.
+    fn form(&mut self, sql: &str, params: &[Value]) -> Form {
+        if self.sent.contains(sql) {
+            return Form::prepared(params);
+        }
+        self.sent.insert(sql.to_owned());
+        Form::text(sql, params)
+    }
+
     /// Does something on the connection. One that broke while it was not needed is made anew; in a
     /// transaction, what was done in it is lost with it.
-    fn run<T>(&mut self, mut work: impl FnMut(&mut Conn) -> mysql::Result<T>) -> Result<T> {
-        let mut may_try_again = !self.in_transaction && self.connection.is_some();
+    fn run<T>(&mut self, work: impl FnMut(&mut Conn) -> mysql::Result<T>) -> Result<T> {
+        self.run_again(!self.in_transaction, work)
+    }
+
+    /// The same; `is_first`: nothing would be lost with the connection.
+    fn run_again<T>(
+        &mut self,
+        is_first: bool,
+        mut work: impl FnMut(&mut Conn) -> mysql::Result<T>,
+    ) -> Result<T> {
+        let mut may_try_again = is_first && self.connection.is_some();
         loop {
             match work(self.connect()?) {
                 Ok(value) => return Ok(value),
@@ -76,9 +123,25 @@ impl Mysql {
     }
 }
 
+impl Mysql {
+    fn run_one(&mut self, sql: &str, params: &[Value]) -> Result<Answer> {
+        if self.in_transaction {
+            let alone = [Statement::new(sql.to_owned(), params)];
+            return Ok(self.run_all(&alone)?.pop().unwrap_or_default());
+        }
+        let sql = &*schema::MYSQL.spell(sql);
+        trace_statement(sql);
+        let form = self.form(sql, params);
+        self.run(|connection| {
+            let rows = form.send(connection, sql)?.into_iter().map(read_row).collect();
+            Ok(Answer { rows, changed: connection.affected_rows(), id: None })
+        })
+    }
+}
+
 impl Store for Mysql {
     fn now(&mut self) -> Result<Now> {
-        self.run(|connection| connection.exec_first(NOW, ())).and_then(read_now)
+        self.run(|connection| connection.query_first(NOW)).and_then(read_now)
     }
 
     fn text_of(&mut self, millis: i64) -> Result<String> {
@@ -88,32 +151,20 @@ impl Store for Mysql {
         text.ok_or_else(|| StoreError::Failed("the server knows no such moment".into()))
     }
 
-    fn begin(&mut self) -> Result<Now> {
-        // One round trip for both.
-        let begin = format!("START TRANSACTION; {NOW}");
-        let begun = self.run(|connection| {
-            let mut sets = connection.query_iter(&begin)?;
-            let mut last = None;
-            while let Some(set) = sets.iter() {
-                for row in set {
-                    last = Some(row?);
-                }
-            }
-            Ok(last)
-        });
-        let now = begun.and_then(|row| read_now(row.map(mysql::from_row)));
-        match now {
-            Ok(_) => self.in_transaction = true,
-            // It may have begun all the same.
-            Err(_) => self.connection = None,
-        }
-        now
+    fn begin(&mut self) -> Result<()> {
+        self.in_transaction = true;
+        self.is_to_begin = true;
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<()> {
         // Should the connection break here, nobody knows whether it was committed: an error, and
         // whoever asks again finds out.
-        let committed = self.run(|connection| connection.query_drop("COMMIT"));
+        let is_begun = !std::mem::take(&mut self.is_to_begin);
+        let committed = match is_begun {
+            true => self.run(|connection| connection.query_drop("COMMIT")),
+            false => Ok(()),
+        };
         self.in_transaction = false;
         if committed.is_err() {
             // What may be left of the transaction goes with the connection.
@@ -122,9 +173,14 @@ impl Store for Mysql {
         committed
     }
 
+    fn doubts_commits(&self) -> bool {
+        self.is_in_cluster == Some(true)
+    }
+
     fn rollback(&mut self) {
         // One that cannot be rolled back is one that was lost.
         if self.in_transaction
+            && !std::mem::take(&mut self.is_to_begin)
             && self.connection.is_some()
             && self.run(|connection| connection.query_drop("ROLLBACK")).is_err()
         {
@@ -134,42 +190,40 @@ impl Store for Mysql {
     }
 
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
-        trace_statement(sql);
-        self.run(|connection| {
-            connection.exec_drop(sql, positional(params))?;
-            Ok(connection.affected_rows())
-        })
+        Ok(self.run_one(sql, params)?.changed)
     }
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>> {
-        trace_statement(sql);
-        let rows: Vec<mysql::Row> =
-            self.run(|connection| connection.exec(sql, positional(params)))?;
-        Ok(rows.into_iter().map(|row| Row(row.unwrap().into_iter().map(value).collect())).collect())
+        Ok(self.run_one(sql, params)?.rows)
     }
 
-    fn execute_alone(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
-        trace_statement(sql);
-        let done = self.connect()?.exec_drop(sql, positional(params));
-        match done {
-            Ok(()) => Ok(self.connect()?.affected_rows()),
-            Err(why) if is_lost(&why) => {
-                self.connection = None;
-                Err(StoreError::Lost(error(&why).to_string()))
-            }
-            Err(why) => Err(error(&why)),
+    fn run_all(&mut self, statements: &[Statement]) -> Result<Vec<Answer>> {
+        let is_first = self.is_to_begin || !self.in_transaction;
+        let begin = std::mem::take(&mut self.is_to_begin).then_some("START TRANSACTION");
+        let is_guarded = self.in_transaction && self.is_in_cluster != Some(false);
+        let before = begin.into_iter().chain(is_guarded.then_some(GUARD));
+        let mut script: Vec<String> = before.map(str::to_owned).collect();
+        let skipped = script.len();
+        script.extend(statements.iter().map(|Statement { sql, params }| {
+            let sql = schema::MYSQL.spell(sql);
+            trace_statement(&sql);
+            text(&sql, params)
+        }));
+        let asks = self.in_transaction && self.is_in_cluster.is_none();
+        script.extend(asks.then(|| CLUSTER.to_owned()));
+        script.extend(is_guarded.then(|| GUARDED.to_owned()));
+        let (count, script) = (script.len(), script.join(";\n"));
+        let mut answers = self.run_again(is_first, |connection| read_all(connection, &script))?;
+        if answers.len() != count {
+            return Err(StoreError::Failed("the server did not answer every statement".into()));
         }
-    }
-
-    fn count_fence(&mut self, target: &str, host: &str) -> Result<Option<i64>> {
-        const COUNT: &str = "UPDATE backup_target_mount_fences SET seq = LAST_INSERT_ID(seq + 1) \
-                             WHERE backup_target_id = ? AND host = ?";
-        trace_statement(COUNT);
-        self.run(|connection| {
-            connection.exec_drop(COUNT, (target, host))?;
-            let seq = i64::try_from(connection.last_insert_id()).unwrap_or(i64::MAX);
-            Ok((connection.affected_rows() > 0).then_some(seq))
-        })
+        answers.drain(..skipped);
+        let more = answers.split_off(statements.len());
+        if asks {
+            let told = more.first().and_then(|cluster| cluster.rows.first()?.text(1));
+            self.is_in_cluster = Some(told.as_deref() == Some("ON"));
+        }
+        Ok(answers)
     }
 
     fn tables(&mut self) -> Result<Vec<String>> {
@@ -232,7 +286,7 @@ fn options(server: &Server, patience: Duration) -> Opts {
         .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
         // Else it asks the server, at the cost of a round trip. No statement of ours comes near it.
         .max_allowed_packet(Some(MAX_PACKET))
-        .init(SESSION.to_vec());
+        .init(vec![SESSION]);
     if let Some(tls) = &server.tls {
         let identity = tls.identity.clone().map(ClientIdentity::new);
         options = options.ssl_opts(Some(
@@ -249,39 +303,6 @@ fn read_now(row: Option<(i64, String)>) -> Result<Now> {
     let (millis, text) =
         row.ok_or_else(|| StoreError::Failed("the server does not tell the time".into()))?;
     Ok(Now { millis, text })
-}
-
-fn positional(params: &[Value]) -> Params {
-    if params.is_empty() {
-        return Params::Empty;
-    }
-    Params::Positional(
-        params
-            .iter()
-            .map(|value| match value {
-                Value::Null => mysql::Value::NULL,
-                Value::Int(number) => mysql::Value::Int(*number),
-                Value::Text(text) => mysql::Value::Bytes(text.as_bytes().to_vec()),
-            })
-            .collect(),
-    )
-}
-
-fn value(value: mysql::Value) -> Value {
-    match value {
-        mysql::Value::Int(number) => Value::Int(number),
-        mysql::Value::UInt(number) => Value::Int(i64::try_from(number).unwrap_or(i64::MAX)),
-        mysql::Value::Bytes(bytes) => Value::Text(String::from_utf8_lossy(&bytes).into_owned()),
-        mysql::Value::Date(year, month, day, hour, minute, second, micros) => Value::Text(format!(
-            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{:03}",
-            micros / 1000
-        )),
-        // No column of ours holds any of these.
-        mysql::Value::NULL
-        | mysql::Value::Float(_)
-        | mysql::Value::Double(_)
-        | mysql::Value::Time(..) => Value::Null,
-    }
 }
 
 /// Whether the connection is gone, or about to go, or not to be trusted.
@@ -308,8 +329,8 @@ fn error(why: &mysql::Error) -> StoreError {
         mysql::Error::MySqlError(why) => match why.code {
             1062 => StoreError::Duplicate,
             // Lock wait time-out, deadlock, a row that changed under a statement; Galera: the node
-            // is not ready yet, the transaction did not pass the others.
-            1205 | 1213 | 1020 | 1047 | 1180 => StoreError::Busy(text),
+            // is not ready yet, the transaction did not pass the others, or is not there any more.
+            1205 | 1213 | 1020 | 1047 | 1180 | 1305 => StoreError::Busy(text),
             1452 | 1216 => StoreError::Foreign(text),
             _ => StoreError::Failed(text),
         },
