@@ -1,8 +1,9 @@
 //! kill -9 of any stage at any moment: the next command repairs it, and the count is right.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dms_tests::{Dice, Filter, Lab, Process, eventually, is_long_run};
@@ -155,12 +156,39 @@ fn a_mount_that_was_cut_in_half_is_taken_away_by_an_unmount_at_once() {
         cut += u32::from(!lab.daemons("t1").is_empty());
         request["action"] = "unmount".into();
         let start = Instant::now();
-        let answer = lab.feed("dms-mount", &[], &request.to_string()).line();
-        assert_eq!(answer["status"], "success", "round {round}: {answer}");
+        let run = lab.feed("dms-mount", &[], &request.to_string());
+        assert_eq!(run.line()["status"], "success", "round {round}: {run}");
         assert!(start.elapsed() < Duration::from_secs(5), "round {round}: {:?}", start.elapsed());
+        assert!(!run.stderr.contains("behind"), "round {round}: {run}");
         lab.assert_gone("t1");
     }
     assert!(cut >= 5, "only {cut} kills left a daemon behind");
+}
+
+/// A process that is killed gives its files up one by one, and so does a child of its that was just
+/// being started: the act lock is free a moment before the lock on the mount point.
+#[test]
+fn a_mount_point_that_the_dying_still_hold_is_waited_for() {
+    let lab = Lab::new();
+    let mut request = lab.request("mount", 1, "t1");
+    lab.feed("dms-mount", &[], &request.to_string()).expect(0);
+    for (action, message) in [("mount", "mounted"), ("unmount", "not mounted")] {
+        let mount_point = lab.mount_point("t1");
+        let umount = Command::new("umount").arg(&mount_point).status().expect("it is there");
+        assert!(umount.success(), "{umount}");
+        let held = File::open(&mount_point).expect("the bare directory");
+        held.try_lock().expect("nobody mounts there");
+        let dying = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(held);
+        });
+        request["action"] = action.into();
+        let answer = lab.feed("dms-mount", &[], &request.to_string()).line();
+        dying.join().expect("it does not panic");
+        assert_eq!(answer["status"], "success", "{answer}");
+        assert!(answer["success_msg"].as_str().is_some_and(|m| m.contains(message)), "{answer}");
+    }
+    lab.assert_gone("t1");
 }
 
 /// What was hit, for whoever reads the test's output.

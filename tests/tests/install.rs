@@ -101,9 +101,15 @@ fn shells_complete_the_command_lines() {
 #[test]
 fn the_binaries_run_where_the_readme_says() {
     // Debian 12 has glibc 2.36, Ubuntu 22.04 has 2.35.
-    for tool in
-        ["dms-lock", "dms-ledger", "dms-ledger-server", "dms-mount", "dms-listen", "dms-call"]
-    {
+    for tool in [
+        "dms-lock",
+        "dms-ledger",
+        "dms-ledger-server",
+        "dms-mount",
+        "dms-mount-secret",
+        "dms-listen",
+        "dms-call",
+    ] {
         let mut objdump = Command::new("objdump");
         let symbols = run(objdump.arg("-T").arg(bin_dir().join(tool)), b"");
         let newest = symbols.expect(0).stdout.split("GLIBC_2.").skip(1).filter_map(|rest| {

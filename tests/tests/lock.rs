@@ -273,7 +273,8 @@ fn a_removed_lock_file_is_harmless_and_a_planted_link_is_refused() {
 #[test]
 fn a_life_lock_is_free_as_soon_as_the_last_process_of_the_run_has_ended() {
     let lab = Lab::new();
-    let script = "echo held; echo $DMS_LIFE_LOCK >life; read x";
+    // Renamed, so that it is never seen empty.
+    let script = "echo held; echo $DMS_LIFE_LOCK >life.new; mv life.new life; read x";
     let mut command = lab.command("dms-lock", &["x", "--", "sh", "-c", script]);
     let holder = Held::start(command.current_dir(lab.path("")));
     eventually("it says its life lock", || lab.path("life").exists());

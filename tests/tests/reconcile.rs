@@ -229,6 +229,19 @@ fn nothing_is_left_after_an_unmount_although_the_disk_refused_once_to_remove_it(
         assert!(seen.contains("EIO") && !file.exists(), "{seen}");
         lab.unmount(1, "t1");
     }
+    // What it refuses again and again, whoever compares node and ledger removes when it does so no more.
+    for name in ["s3/t1.cred", "s3/t1.log", "s3/t1.pid", "mounts/t1"] {
+        lab.mount(1, "t1");
+        let file = lab.path("run").join(name);
+        let refuse = "-e inject=unlink,unlinkat:error=EIO";
+        let broken = format!("strace -f -o strace -P {} {refuse}", file.display());
+        lab.shell(&format!("{broken} dms-mount <line")).expect(0);
+        assert!(file.exists(), "{name} could be removed");
+        lab.shell("dms-mount list").expect(0);
+        let left = lab.shell("ls run/s3 run/mounts/* 2>/dev/null; true").stdout;
+        assert!(!left.contains("t1"), "{name}: {left}");
+        lab.unmount(1, "t1");
+    }
     // One in four, whichever it is: what is not there need not be removed, and is not asked for twice.
     for when in ["1+4", "2+4", "3+4", "4+4"] {
         lab.mount(1, "t1");
@@ -239,6 +252,23 @@ fn nothing_is_left_after_an_unmount_although_the_disk_refused_once_to_remove_it(
         assert!(!left.contains("t1"), "{when}: {left}\n{seen}");
         lab.unmount(1, "t1");
     }
+}
+
+#[test]
+fn what_is_mounted_keeps_its_files_although_its_record_is_lost() {
+    let node = InMemory::new();
+    let lab = &node.lab;
+    let mut request = lab.request("mount", 1, "t1");
+    // Nobody would look for it there.
+    let path = lab.path("mnt/elsewhere/t1").display().to_string();
+    request["backup_target"]["filesystem_export_mount_path"] = path.into();
+    assert_eq!(lab.send(&request)["status"], "success");
+    fs::remove_file(lab.path("run/mounts/t1")).expect("it is on record");
+    lab.shell("dms-mount list").expect(0);
+    for name in ["s3/t1.cred", "s3/t1.pid"] {
+        assert!(lab.path("run").join(name).exists(), "{name} of a mount was removed");
+    }
+    lab.unmount(1, "t1");
 }
 
 /// A row as the Python client writes it.

@@ -1,9 +1,11 @@
 //! No token and no key is seen where it does not belong.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 
-use dms_tests::{Lab, processes_with, run};
+use dms_tests::{Lab, bin_dir, processes_with, run};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 const TOKEN: &str = "gAAAA-the-token-of-this-test";
@@ -88,7 +90,8 @@ fn the_daemon_has_its_own_environment_and_no_descriptor_of_ours() {
         let to = to.to_string_lossy();
         assert!(!to.contains("/lock/") && !to.contains("/act/") && !to.contains("ledger"), "{to}");
     }
-    // And it stands in a session of its own.
+    // And it stands in a session of its own, and keeps no directory busy.
+    assert_eq!(fs::read_link(format!("{daemon}/cwd")).expect("it runs"), Path::new("/"));
     let stat = fs::read_to_string(format!("{daemon}/stat")).expect("it runs");
     let fields: Vec<&str> =
         stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -171,4 +174,54 @@ fn a_secret_file_that_others_can_read_or_that_lies_elsewhere_is_refused() {
         assert!(text.contains("credentials") && !text.contains("root:"), "{text}");
         lab.assert_gone("t1");
     }
+}
+
+/// A mount whose secret is of a key manager that takes connections and never says anything; and its URL.
+fn mount_with_secret_of(silent: &TcpListener, lab: &Lab) -> (String, serde_json::Value) {
+    let url = format!("http://{}", silent.local_addr().expect("it is bound"));
+    let mut request = lab.request("mount", 1, "t1");
+    let id = "1d3f1a5e-6d2c-4c55-9d0a-0a1b2c3d4e5f";
+    request["backup_target"]["secret_ref"] = json!(format!("{url}/v1/secrets/{id}"));
+    request["keystone_token"] = json!(TOKEN);
+    (url, request)
+}
+
+#[test]
+fn the_process_that_asks_a_key_manager_is_told_the_token_by_a_pipe_and_may_die() {
+    let lab = Lab::new();
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (url, request) = mount_with_secret_of(&silent, &lab);
+    let mut pipeline = lab.pipeline_command();
+    pipeline.env("DMS_BARBICAN_URL", url);
+    let said = std::thread::scope(|scope| {
+        let line = format!("{request}\n");
+        let said = scope.spawn(move || run(&mut pipeline, line.as_bytes()));
+        let _connection = silent.accept().expect("it is asked");
+        let mut processes = lab.processes().into_iter();
+        let asking = processes.find(|process| process.command.ends_with("/dms-mount-secret"));
+        let asking = asking.expect("it waits for an answer");
+        let environment = fs::read(format!("/proc/{}/environ", asking.pid)).expect("it runs");
+        assert!(!contains(&environment, TOKEN));
+        assert!(asking.signal(Signal::SIGKILL));
+        said.join().expect("it ends")
+    });
+    let answer = said.line();
+    assert_eq!(answer["error_code"], "credentials", "{said}");
+    let words = "dms-mount-secret did not answer (signal: 9 (SIGKILL))";
+    assert!(answer["error_msg"].as_str().is_some_and(|text| text.ends_with(words)), "{said}");
+    lab.assert_gone("t1");
+}
+
+#[test]
+fn without_the_program_that_asks_a_key_manager_the_request_is_told_so() {
+    let lab = Lab::new();
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (url, request) = mount_with_secret_of(&silent, &lab);
+    let alone = lab.path("alone");
+    fs::create_dir(&alone).expect("a fresh name");
+    fs::copy(bin_dir().join("dms-mount"), alone.join("dms-mount")).expect("it was built");
+    let mut alone = lab.command("sh", &["-c", &format!("{}/dms-mount", alone.display())]);
+    let said = run(alone.env("DMS_BARBICAN_URL", url), format!("{request}\n").as_bytes());
+    let words = "Failed to fetch credentials: unable to start dms-mount-secret: entity not found";
+    assert_eq!(said.line()["error_msg"], words, "{said}");
 }

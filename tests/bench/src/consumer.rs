@@ -37,7 +37,8 @@ fn serve(port: u16, queue: &str, mut floor: Option<Floor>) -> amiquip::Result<()
     let channel = connection.open_channel(None)?;
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare(queue, options)?;
-    channel.qos(0, 32, false)?;
+    // Of several floors none takes what another could begin with.
+    channel.qos(0, if floor.is_some() { 1 } else { 32 }, false)?;
     let consumer = queue.consume(ConsumerOptions::default())?;
     for message in consumer.receiver() {
         let ConsumerMessage::Delivery(delivery) = message else { break };

@@ -6,7 +6,7 @@
 use std::fs;
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, Opts, OptsBuilder, Params, Value as Sql};
+use mysql::{Conn, Opts, OptsBuilder, Value as Sql};
 use serde_json::{Value, json};
 
 /// A ledger of its own on the server: made by `dms-ledger init`, so that the tables are the same.
@@ -21,7 +21,7 @@ impl Floor {
         let opts = Opts::from_url(url).expect("a URL of the tests' own");
         let opts = OptsBuilder::from_opts(opts).prefer_socket(false).init(vec![
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-            "SET SESSION time_zone = '+00:00'",
+            "SET SESSION time_zone = '+00:00', optimizer_switch = 'index_merge=off'",
         ]);
         Floor { connection: Conn::new(opts).expect("the server lets us in"), count: 0 }
     }
@@ -45,13 +45,14 @@ impl Floor {
     fn plan(&mut self, wish: &Wish<'_>, id: &str, line: &[u8]) {
         let request = String::from_utf8_lossy(line).into_owned();
         let path = wish.is_mount.then_some(wish.path);
-        let params: Vec<Sql> = vec![
+        let decision = if wish.is_mount { "mount" } else { "release" };
+        let open: Vec<Sql> = vec![
             id.into(),
             wish.target.into(),
             wish.job.into(),
             wish.host.into(),
             wish.action().into(),
-            path.into(),
+            wish.path.into(),
             "s3".into(),
             "file:///secret".into(),
             request.into(),
@@ -59,66 +60,51 @@ impl Floor {
             wish.host.into(),
             "boot".into(),
             "/life".into(),
+            decision.into(),
+            wish.target.into(),
+            wish.host.into(),
         ];
-        self.execute(OPEN, params);
-        let now = self.begin();
-        self.rows(USERS, (wish.target, wish.host));
+        let mut script = vec![
+            BEGIN.to_owned(),
+            text(COUNT_FENCE, &wish.place()),
+            text(OPEN, &open),
+            text(USERS, &wish.place()),
+        ];
         if wish.is_mount {
-            self.rows(AT_PATH, (wish.host, wish.path));
-            if self.rows(OWN, (wish.job, wish.target, wish.host)) == 0 {
-                let times = (now.1.as_str(), now.1.as_str());
-                self.execute(ANNOUNCE, (wish.job, wish.target, wish.host, times.0, times.1));
-            }
+            script.push(text(OWN, &wish.key()));
         }
-        let counted = self.execute(COUNT_FENCE, (wish.target, wish.host));
-        let mut seq = self.connection.last_insert_id();
-        if counted == 0 {
-            self.execute(NEW_FENCE, (wish.target, wish.host));
-            seq = 1;
+        let found = self.send(&script);
+        if wish.is_mount && found.last() == Some(&0) {
+            self.send(&[text(ANNOUNCE, &wish.key())]);
         }
-        let decision = if wish.is_mount { "mount" } else { "release" };
-        self.execute(DECIDE, (seq, decision, wish.path, now.1.as_str(), id));
-        self.commit_transaction();
+        self.send(&[COMMIT.to_owned()]);
     }
 
     fn commit(&mut self, wish: &Wish<'_>, id: &str, answer: &str) {
-        let now = self.begin();
-        if !wish.is_mount {
-            self.rows(USERS, (wish.target, wish.host));
-        }
-        self.execute(CLOSE, (answer, now.1.as_str(), now.1.as_str(), now.0, id));
+        let mut begin = vec![BEGIN.to_owned()];
+        let close = text(CLOSE, &[answer.into(), id.into()]);
         if wish.is_mount {
-            let binding = (wish.path, now.1.as_str(), wish.job, wish.target, wish.host);
-            self.execute(BIND, binding);
-            self.execute(SETTLE, (now.1.as_str(), wish.target, wish.host));
+            let bind = [vec![wish.path.into()], wish.key().to_vec()].concat();
+            begin.extend([close, text(BIND, &bind), text(SETTLE, &wish.place())]);
+            self.send(&begin);
         } else {
-            self.execute(RELEASE, (now.1.as_str(), wish.job, wish.target, wish.host));
+            // How many are left is part of the answer.
+            begin.push(text(USERS, &wish.place()));
+            self.send(&begin);
+            self.send(&[close, text(RELEASE, &wish.key())]);
         }
-        self.commit_transaction();
+        self.send(&[COMMIT.to_owned()]);
     }
 
-    /// Says what time it is, too.
-    fn begin(&mut self) -> (i64, String) {
-        let mut sets = self.connection.query_iter(BEGIN).expect("the server answers");
-        let mut now = None;
+    /// Sends these at once, and says how many rows each has found.
+    fn send(&mut self, script: &[String]) -> Vec<usize> {
+        let mut sets = self.connection.query_iter(script.join("; ")).expect("the server answers");
+        let mut found = Vec::new();
         while let Some(set) = sets.iter() {
-            now = set.flatten().last().or(now);
+            let rows: mysql::Result<Vec<mysql::Row>> = set.collect();
+            found.push(rows.expect("it is SQL").len());
         }
-        mysql::from_row(now.expect("the server knows the time"))
-    }
-
-    fn commit_transaction(&mut self) {
-        self.connection.query_drop("COMMIT").expect("the server answers");
-    }
-
-    fn rows(&mut self, sql: &str, params: impl Into<Params>) -> usize {
-        let rows: Vec<mysql::Row> = self.connection.exec(sql, params).expect("it is SQL");
-        rows.len()
-    }
-
-    fn execute(&mut self, sql: &str, params: impl Into<Params>) -> u64 {
-        self.connection.exec_drop(sql, params).expect("it is SQL");
-        self.connection.affected_rows()
+        found
     }
 }
 
@@ -143,9 +129,28 @@ impl Wish<'_> {
         }
     }
 
+    fn place(&self) -> [Sql; 2] {
+        [self.target.into(), self.host.into()]
+    }
+
+    fn key(&self) -> [Sql; 3] {
+        [self.job.into(), self.target.into(), self.host.into()]
+    }
+
     fn action(&self) -> &'static str {
         if self.is_mount { "mount" } else { "unmount" }
     }
+}
+
+/// The statement with its values in it.
+fn text(sql: &str, params: &[Sql]) -> String {
+    let mut parts = sql.split('?');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for (part, value) in parts.zip(params) {
+        text.push_str(&value.as_sql(false));
+        text.push_str(part);
+    }
+    text
 }
 
 fn is_mounted(path: &str) -> bool {
@@ -153,40 +158,39 @@ fn is_mounted(path: &str) -> bool {
     mounts.lines().rev().any(|line| line.split(' ').nth(4) == Some(path))
 }
 
-const BEGIN: &str = "START TRANSACTION; \
-                     SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), \
-                     LEFT(DATE_FORMAT(NOW(3), '%Y-%m-%d %H:%i:%s.%f'), 23)";
+const BEGIN: &str = "START TRANSACTION";
+const COMMIT: &str = "COMMIT";
+const COUNT_FENCE: &str = "INSERT INTO backup_target_mount_fences (backup_target_id, host, seq) \
+                           VALUES (?, ?, LAST_INSERT_ID(1)) \
+                           ON DUPLICATE KEY UPDATE seq = LAST_INSERT_ID(seq + 1)";
 const OPEN: &str = "INSERT INTO backup_target_mount_operations (id, backup_target_id, job_id, \
                     host, action, status, mount_path, type, source, request_data, created_at, \
                     updated_at, pending, pending_path, owner_host, owner_boot, owner_life, \
-                    lease_until, opened_ms, waited_ms) VALUES \
+                    lease_until, opened_ms, waited_ms, decision, seq) VALUES \
                     (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, NOW(3), NOW(3), 1, ?, ?, ?, ?, \
                     CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) + 600000, \
-                    CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), 0)";
+                    CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), 0, ?, \
+                    (SELECT seq FROM backup_target_mount_fences \
+                    WHERE backup_target_id = ? AND host = ?))";
 const USERS: &str = "SELECT jobid, host, mounted, mount_path, type, source, boot, owner \
                      FROM backup_target_mount_ledger WHERE mounted = 1 \
                      AND COALESCE(deleted, 0) = 0 AND backup_target_id = ? AND host = ? \
-                     ORDER BY id";
-const AT_PATH: &str = "SELECT jobid, backup_target_id FROM backup_target_mount_ledger \
-                       WHERE mounted = 1 AND COALESCE(deleted, 0) = 0 AND host = ? \
-                       AND mount_path = ? ORDER BY id";
-const OWN: &str = "SELECT jobid FROM backup_target_mount_ledger \
+                     ORDER BY id LIMIT 16";
+const OWN: &str = "SELECT 1 FROM backup_target_mount_ledger \
                    WHERE jobid = ? AND backup_target_id = ? AND host = ?";
 const ANNOUNCE: &str = "INSERT INTO backup_target_mount_ledger (jobid, backup_target_id, host, \
-                        mounted, deleted, created_at, updated_at) VALUES (?, ?, ?, 0, 0, ?, ?)";
-const COUNT_FENCE: &str = "UPDATE backup_target_mount_fences SET seq = LAST_INSERT_ID(seq + 1) \
-                           WHERE backup_target_id = ? AND host = ?";
-const NEW_FENCE: &str =
-    "INSERT INTO backup_target_mount_fences (backup_target_id, host, seq) VALUES (?, ?, 1)";
-const DECIDE: &str = "UPDATE backup_target_mount_operations SET seq = ?, decision = ?, \
-                      mount_path = ?, updated_at = ? WHERE id = ? AND pending = 1";
+                        mounted, deleted, created_at, updated_at) \
+                        VALUES (?, ?, ?, 0, 0, NOW(3), NOW(3))";
 const CLOSE: &str = "UPDATE backup_target_mount_operations SET status = 'success', \
-                     pending = NULL, pending_path = NULL, response_data = ?, updated_at = ?, \
-                     completed_at = ?, closed_ms = ? WHERE id = ? AND pending = 1";
+                     pending = NULL, pending_path = NULL, response_data = ?, \
+                     updated_at = NOW(3), completed_at = NOW(3), \
+                     closed_ms = CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) \
+                     WHERE id = ? AND pending = 1";
 const BIND: &str = "UPDATE backup_target_mount_ledger SET mounted = 1, deleted = 0, \
-                    deleted_at = NULL, mount_path = ?, updated_at = ? \
+                    deleted_at = NULL, mount_path = ?, updated_at = NOW(3) \
                     WHERE jobid = ? AND backup_target_id = ? AND host = ?";
-const RELEASE: &str = "UPDATE backup_target_mount_ledger SET mounted = 0, updated_at = ? \
+const RELEASE: &str = "UPDATE backup_target_mount_ledger SET mounted = 0, updated_at = NOW(3) \
                        WHERE jobid = ? AND backup_target_id = ? AND host = ? AND mounted = 1";
-const SETTLE: &str = "UPDATE backup_target_mount_operations SET status = 'error', updated_at = ? \
+const SETTLE: &str = "UPDATE backup_target_mount_operations SET status = 'error', \
+                      updated_at = NOW(3) \
                       WHERE backup_target_id = ? AND host = ? AND status = 'unsettled'";

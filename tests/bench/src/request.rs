@@ -17,7 +17,8 @@ use crate::table::{Limit, Table};
 
 const ROUNDS: usize = 400;
 const CALLERS: usize = 16;
-const STORM: Duration = Duration::from_secs(10);
+const TURNS: u32 = 3;
+const TURN: Duration = Duration::from_secs(4);
 
 /// The part of the floor that is a database of its own, and the queues of all contenders.
 struct Stage {
@@ -84,42 +85,56 @@ pub(crate) fn measure(table: &mut Table) {
     drop(stage.database);
 }
 
-/// All callers at once, each at a target of its own.
+/// All callers at once, each at a target of its own; in turns with as many of the floor.
 fn storm(table: &mut Table, stage: &Stage, queue: &str) {
-    let rush = |time: Duration| {
-        let end = Instant::now() + time;
-        let times: Vec<f64> = thread::scope(|scope| {
-            let callers: Vec<_> = (0..CALLERS)
-                .map(|caller| scope.spawn(move || call(stage, queue, caller, end)))
-                .collect();
-            callers.into_iter().flat_map(|caller| caller.join().expect("it is answered")).collect()
-        });
-        times
-    };
+    let floor = || Consumer::start(&stage.broker, "floor", Some(&stage.floor));
+    let _floors: Vec<Consumer> = (1..CALLERS).map(|_| floor()).collect();
     // The filters start.
-    rush(Duration::from_secs(2));
+    for queue in [queue, "floor"] {
+        rush(stage, queue, Duration::from_secs(2));
+    }
     let parts = parts(stage);
-    let before = parts.each_ref().map(|(_, pids)| processor_time(pids));
-    let begun = Instant::now();
-    let times = rush(STORM);
-    let took = begun.elapsed().as_secs_f64();
+    let processor_times = || parts.each_ref().map(|(_, pids)| processor_time(pids));
+    let [mut ours, mut theirs] = [Vec::new(), Vec::new()];
+    let mut spent = [0.0; 4];
+    for _ in 0..TURNS {
+        let before = processor_times();
+        ours.extend(rush(stage, queue, TURN));
+        let after = processor_times();
+        for (spent, (after, before)) in spent.iter_mut().zip(after.into_iter().zip(before)) {
+            *spent += after - before;
+        }
+        theirs.extend(rush(stage, "floor", TURN));
+    }
     #[allow(clippy::cast_precision_loss)]
-    let count = times.len() as f64;
-    let rate = count / took;
+    let [count, floors] = [ours.len(), theirs.len()].map(|count| count as f64);
+    let took = (TURN * TURNS).as_secs_f64();
     let what = format!("requests a second, {CALLERS} callers over {CALLERS} targets");
-    table.figure(&what, rate, "a second", Limit::AtLeast(1000.0));
-    let times: Sample = times.into_iter().collect();
+    table.figure(&what, count / took, "a second", Limit::AtLeast(1000.0));
+    let rates = (count / took, floors / took);
+    let against = format!("{CALLERS} of the floor behind bare consumers");
+    table.figures("  beside the floor", rates, "a second", &against, Limit::None);
+    let times: Sample = ours.into_iter().collect();
     table.figure("  p50 of those", times.median(), "ms", Limit::None);
     table.figure("  p99 of those", times.part(99.0), "ms", Limit::None);
     // Waiting does not count: so it is nearly the same on a busy machine.
-    let mut all = 0.0;
-    for ((name, pids), before) in parts.iter().zip(before) {
-        let each = (processor_time(pids) - before) * 1e3 / count;
-        all += each;
+    for ((name, _), spent) in parts.iter().zip(spent) {
         let what = format!("  processor time of each: {name}");
-        table.figure(&what, each, "ms", Limit::None);
+        table.figure(&what, spent * 1e3 / count, "ms", Limit::None);
     }
+    let all = spent.iter().sum::<f64>() * 1e3 / count;
     table.figure("  all of it", all, "ms", Limit::AtMost(2.0));
+}
+
+/// What each of the callers' requests took, in milliseconds.
+fn rush(stage: &Stage, queue: &str, time: Duration) -> Vec<f64> {
+    let end = Instant::now() + time;
+    thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|caller| scope.spawn(move || call(stage, queue, caller, end)))
+            .collect();
+        callers.into_iter().flat_map(|caller| caller.join().expect("it is answered")).collect()
+    })
 }
 
 /// Who takes part, and their processes.
