@@ -30,6 +30,7 @@ mod run_dir;
 mod s3;
 mod scan;
 mod scope;
+mod seal;
 mod secrets;
 mod serve;
 mod session;

@@ -168,8 +168,10 @@ fn prepare(act: &Act<'_>, record: &mut Record) -> Result<File, Failed> {
             format!("Mount failed: {path} is not empty: mounting over it would hide its files");
         return Err(Failed::new(ErrorCode::Mount, text));
     }
-    record.sealed = act.place.seal(&held);
+    // Said before it is done: a seal that nobody knows of would stay.
+    record.sealed = true;
     save(act, record)?;
+    act.place.seal(&held);
     Ok(held)
 }
 

@@ -16,9 +16,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use crate::mountinfo::Mounts;
+use crate::seal;
 
 /// How long the lock on a mount point may be held by a process that was killed, or was being started
 /// by one: its files are closed in the order of their numbers, that of the act lock before this one.
@@ -133,23 +133,23 @@ impl Place {
 
     /// Keeps everybody, root too, from writing into the mount point for as long as nothing is
     /// mounted on it, whatever becomes of the mount: a daemon that ends takes its mount along, and
-    /// its jobs would write on. `directory` is the one that [`Place::lock`] has opened. False: the
-    /// file system does not know how.
-    pub(crate) fn seal(&self, directory: &File) -> bool {
-        let sealed = ioctl_getflags(directory)
-            .and_then(|flags| ioctl_setflags(directory, flags | IFlags::IMMUTABLE));
-        if let Err(why) = sealed {
+    /// its jobs would write on. Where the file system does not know how, it stays as it is.
+    /// `directory` is the one that [`Place::lock`] has opened.
+    pub(crate) fn seal(&self, directory: &File) {
+        if let Err(why) = seal::set(directory, true) {
             log::debug!("unable to make {} immutable: {why}", self.path.display());
         }
-        sealed.is_ok()
     }
 
     /// Takes that back. `directory` is the one that [`Place::lock`] has opened, with nothing mounted
     /// on it: else it is the mount's own.
     pub(crate) fn unseal(&self, directory: &File) -> Result<(), Unfit> {
-        let unsealed = ioctl_getflags(directory)
-            .and_then(|flags| ioctl_setflags(directory, flags - IFlags::IMMUTABLE));
-        unsealed.map_err(|why| failed("make writable", &self.path, &why.to_string()))
+        match seal::set(directory, false) {
+            Err(why) if !seal::is_unknown(&why) => {
+                Err(failed("make writable", &self.path, &why.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn open(&self) -> Result<File, Errno> {

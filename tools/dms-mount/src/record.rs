@@ -44,7 +44,7 @@ pub(crate) struct Record {
     pub(crate) state: State,
     /// Whether the mount point was made for it.
     pub(crate) made_dir: bool,
-    /// Whether the mount point is immutable below the mount.
+    /// Whether the mount point is immutable below the mount, or just being made so.
     #[serde(default)]
     pub(crate) sealed: bool,
     pub(crate) mount_id: Option<u64>,

@@ -6,34 +6,32 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, open, openat};
+use rustix::fs::{CWD, Mode, OFlags, open, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::datasets;
 use crate::act::Act;
 use crate::mountinfo::Mounts;
+use crate::seal;
 
 /// How a directory is opened: not by a link.
 const DIRECTORY: OFlags =
     OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 
 /// Keeps everybody from writing where the pool's datasets are mounted, for as long as they are not.
-/// Where the file system does not know how, it is left as it is. Returns whether the altroot itself is
-/// one of these places, and sealed.
-pub(super) fn seal(act: &Act<'_>, mounts: &Mounts, pool: &str) -> bool {
+/// Where the file system does not know how, it is left as it is. (The altroot itself may be one of these
+/// places: so it counts as sealed before this.)
+pub(super) fn seal_all(act: &Act<'_>, mounts: &Mounts, pool: &str) {
     let paths: Vec<&Path> =
         datasets(act, mounts, pool).into_iter().map(|mount| mount.path.as_path()).collect();
     // What is mounted in another dataset has its directory there, and not on the node's disk.
     let is_inner =
         |path: &Path| paths.iter().any(|other| path != *other && path.starts_with(other));
-    let mut is_altroot_sealed = false;
     for path in paths.iter().filter(|path| !is_inner(path)) {
-        match below(path).and_then(|dir| set(&dir, true)) {
-            Ok(()) => is_altroot_sealed |= *path == act.place.path(),
-            Err(why) => log::debug!("unable to make {} immutable: {why}", path.display()),
+        if let Err(why) = below(path).and_then(|dir| seal::set(&dir, true)) {
+            log::debug!("unable to make {} immutable: {why}", path.display());
         }
     }
-    is_altroot_sealed
 }
 
 /// Removes directories that were sealed, the deepest first; never what is in them.
@@ -45,7 +43,7 @@ pub(super) fn remove(mut paths: Vec<PathBuf>) {
         // One that is not empty keeps what is in it, and its seal.
         let is_empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
         let unsealed = opened.map_err(io::Error::from).and_then(|dir| match is_empty {
-            true => set(&dir, false),
+            true => seal::set(&dir, false),
             false => Ok(()),
         });
         if let Err(why) = unsealed.and_then(|()| fs::remove_dir(path)) {
@@ -63,13 +61,4 @@ fn below(path: &Path) -> io::Result<File> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let copy = open_tree(CWD, parent, flags)?;
     Ok(File::from(openat(&copy, name, DIRECTORY, Mode::empty())?))
-}
-
-fn set(dir: &File, is_sealed: bool) -> io::Result<()> {
-    let mut flags = ioctl_getflags(dir)?;
-    if flags.contains(IFlags::IMMUTABLE) == is_sealed {
-        return Ok(());
-    }
-    flags.set(IFlags::IMMUTABLE, is_sealed);
-    Ok(ioctl_setflags(dir, flags)?)
 }

@@ -134,9 +134,10 @@ fn adopt(act: &Act<'_>, tools: &Tools, found: &Imported) -> Result<(), Failed> {
     if before.state != State::Mounted {
         tools.mount_rest(&found.name)?;
     }
-    let mounts = read_mounts()?;
-    let sealed = bare::seal(act, &mounts, &found.name);
-    save(act, &Record { state: State::Mounted, guid: Some(found.guid.clone()), sealed, ..before })
+    let mut record = before;
+    seal(act, &mut record, found)?;
+    (record.state, record.guid) = (State::Mounted, Some(found.guid.clone()));
+    save(act, &record)
 }
 
 /// Imports it, and sees that it is there as it was wanted; if not, it is as it was before.
@@ -172,11 +173,20 @@ fn begin(act: &Act<'_>, tools: &Tools, wanted: &Wanted) -> Result<Access, Failed
         clean_up(act, Some(&record));
         return Err(why);
     }
-    let mounts = read_mounts()?;
-    record.sealed = bare::seal(act, &mounts, &found.name);
+    seal(act, &mut record, found)?;
     (record.state, record.guid) = (State::Mounted, Some(found.guid.clone()));
     save(act, &record)?;
     Ok(found.access)
+}
+
+/// Keeps what is below its datasets from being written. Said before it is done: a seal that nobody
+/// knows of would stay.
+fn seal(act: &Act<'_>, record: &mut Record, found: &Imported) -> Result<(), Failed> {
+    record.sealed = true;
+    save(act, record)?;
+    let mounts = read_mounts()?;
+    bare::seal_all(act, &mounts, &found.name);
+    Ok(())
 }
 
 /// The altroot. While the result lives, nobody else mounts there.
