@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use dms_tests::{Held, Lab, ZfsHost, run, script};
+use dms_tests::{Held, Lab, ZfsHost, run, script, was_killed};
 use serde_json::{Value, json};
 
 fn text<'a>(answer: &'a Value, field: &str) -> &'a str {
@@ -270,6 +270,41 @@ fn nobody_writes_below_a_dataset_that_is_not_mounted_after_a_power_cut() {
     host.done("unmount", 1, "tank");
     host.done("unmount", 2, "tank");
     assert!(!data.exists(), "{} is left", data.display());
+}
+
+#[test]
+fn an_import_that_ends_right_after_its_altroot_was_sealed_leaves_nothing_for_an_unmount() {
+    let lab = Lab::new();
+    let host = ZfsHost::start(&lab, "host-a");
+    host.make_pool("tank");
+    let devices = lab.path("dev").display().to_string();
+    let empty = host.path("empty").display().to_string();
+    host.run("zpool", &["import", "-d", &devices, "-R", &empty, "tank"]).expect(0);
+    // At the altroot itself; it says that it cannot mount it there now.
+    host.run("zfs", &["set", "mountpoint=/", "tank"]);
+    host.run("zpool", &["export", "tank"]).expect(0);
+    let log = lab.path("strace");
+    let traced = |words: &str| {
+        let script = format!("exec strace -qq -o {} {words} dms-mount", log.display());
+        let request = host.request("mount", 1, "tank").to_string();
+        run(&mut host.command("sh", &["-c", &script]), request.as_bytes())
+    };
+    let unmount = || {
+        let request = host.request("unmount", 1, "tank").to_string();
+        let answer = run(&mut host.command("dms-mount", &[]), request.as_bytes()).line();
+        assert_eq!(answer["status"], "success", "{answer}");
+        assert_eq!(host.pools(), [] as [String; 0]);
+        assert!(!host.altroot().exists(), "the altroot is left: {answer}");
+    };
+    assert_eq!(traced("-e trace=rename").line()["status"], "success");
+    unmount();
+    // The last file that it renames is the record of what it has done.
+    let calls = fs::read_to_string(&log).expect("strace has written it");
+    let renames = calls.lines().filter(|call| call.starts_with("rename(")).count();
+    traced(&format!("-e trace=rename -e inject=rename:signal=SIGKILL:when={renames}"));
+    assert!(was_killed(&log));
+    host.run("mountpoint", &["-q", &host.altroot().display().to_string()]).expect(0);
+    unmount();
 }
 
 #[test]
