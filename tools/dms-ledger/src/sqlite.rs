@@ -3,8 +3,9 @@
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use dms_flock::{Access, LockFile, Mode};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, ToSql, params_from_iter};
 
@@ -19,7 +20,13 @@ pub(crate) struct Sqlite {
     patience: Duration,
     /// One transaction goes around all: those within are part of it.
     is_alone: bool,
+    /// Where those who write wait for each other, if there is room for it.
+    turn: Option<LockFile>,
 }
+
+/// How long to stand in the queue of those who write. Who has its head may be stopped there, and others may
+/// write without it: then it is SQLite's own lock that is waited for.
+const QUEUE: Duration = Duration::from_millis(300);
 
 impl Sqlite {
     /// Opens the file, and makes it (0600, and its directory) if it is not there.
@@ -33,7 +40,7 @@ impl Sqlite {
         let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
         made.map_err(|why| StoreError::Failed(why.to_string()))?;
         let mut connection = Connection::open(path).map_err(error)?;
-        connection.busy_handler(Some(wait_for_turn)).map_err(error)?;
+        connection.busy_handler(Some(wait_for_others)).map_err(error)?;
         // WAL: readers and a writer beside each other. Two who make a new file at once are told
         // "locked" here without the time-out of above.
         insist(patience, || connection.pragma_update(None, "journal_mode", "WAL").map_err(error))?;
@@ -42,7 +49,28 @@ impl Sqlite {
         // The last one to close would write the whole log back: not on every command's way out.
         let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
         connection.set_db_config(no_checkpoint, true).map_err(error)?;
-        Ok(Sqlite { connection, patience, is_alone: false })
+        let mut queue = path.as_os_str().to_owned();
+        queue.push("-queue");
+        let turn = LockFile::open(queue.as_ref(), Access::Owner);
+        if let Err(why) = &turn {
+            log::debug!("{}: no queue of those who write: {why}", path.display());
+        }
+        Ok(Sqlite { connection, patience, is_alone: false, turn: turn.ok() })
+    }
+
+    /// Waits for those who came before, within a bound. SQLite knows no queue: who waits tries again and
+    /// again, and takes the processor from who writes.
+    fn wait_for_turn(&self) {
+        if let Some(turn) = &self.turn {
+            // Without it, it is the same, but for what it takes.
+            let _ = turn.lock(Mode::Exclusive, Some(Instant::now() + QUEUE));
+        }
+    }
+
+    fn end_turn(&self) {
+        if let Some(turn) = &self.turn {
+            let _ = turn.unlock();
+        }
     }
 
     fn run_cached(&mut self, sql: &str) -> Result<()> {
@@ -76,7 +104,7 @@ impl Sqlite {
 /// Waits while somebody else writes, a second in all; then the transaction is begun anew. SQLite's own
 /// way is to sleep for longer each time, soon for 100 ms: of thirty who write for a millisecond each, the
 /// last would wait for a second. Nor all the time: each try takes some of the processor from who writes.
-fn wait_for_turn(tries: i32) -> bool {
+fn wait_for_others(tries: i32) -> bool {
     pause(Duration::from_millis(match tries {
         0..3 => 1,
         3..8 => 2,
@@ -104,14 +132,17 @@ impl Store for Sqlite {
             return Ok(());
         }
         // Immediate: a transaction that reads first could not be upgraded beside another.
-        self.run_cached("BEGIN IMMEDIATE")
+        self.wait_for_turn();
+        self.run_cached("BEGIN IMMEDIATE").inspect_err(|_| self.end_turn())
     }
 
     fn commit(&mut self) -> Result<()> {
         if self.is_alone {
             return Ok(());
         }
-        self.run_cached("COMMIT")
+        self.run_cached("COMMIT")?;
+        self.end_turn();
+        Ok(())
     }
 
     fn doubts_commits(&self) -> bool {
@@ -124,6 +155,7 @@ impl Store for Sqlite {
         }
         // There is none if BEGIN itself failed, or if the engine has rolled back already.
         let _ = self.connection.execute_batch("ROLLBACK");
+        self.end_turn();
     }
 
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {

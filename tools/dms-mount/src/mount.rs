@@ -8,6 +8,7 @@ use dms_wire::{ErrorCode, MountPath, Response, TargetType};
 use crate::act::{Act, read_mounts};
 use crate::failed::Failed;
 use crate::join::{adopt, foreign, is_usable, refuse_other, refuse_second_path};
+use crate::mountinfo::is_mount_point;
 use crate::nfs;
 use crate::record::{Record, State};
 use crate::s3;
@@ -159,7 +160,9 @@ fn prepare(act: &Act<'_>, record: &mut Record) -> Result<File, Failed> {
         let text = format!("another target is just being mounted at {path}");
         return Err(Failed::new(ErrorCode::Busy, text));
     };
-    if let Some(found) = read_mounts()?.at(act.place.path()) {
+    let may_be_mounted = is_mount_point(act.place.path()) != Some(false);
+    let mounts = may_be_mounted.then(read_mounts).transpose()?;
+    if let Some(found) = mounts.as_ref().and_then(|mounts| mounts.at(act.place.path())) {
         record.made_dir = false;
         return Err(foreign(found));
     }

@@ -14,6 +14,9 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
+/// The list is rarely longer.
+const LENGTH: usize = 32 << 10;
+
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
@@ -48,8 +51,9 @@ impl Mounts {
         }
         // It begins before the list is read: what changes meanwhile is seen the next time.
         let since = Watch::start()?;
-        let mut text = Vec::new();
-        (&since.0).read_to_end(&mut text)?;
+        let mut text = Vec::with_capacity(LENGTH);
+        // A file is asked first for a little; what is taken from one is not.
+        (&since.0).take(u64::MAX).read_to_end(&mut text)?;
         let mounts = Arc::new(Mounts::parse(&text));
         *seen = Some(Seen { since, mounts: Arc::clone(&mounts) });
         Ok(mounts)
@@ -127,10 +131,35 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 /// Whether something is mounted at `path`; `None` if the kernel tells by its list only. What is mounted
 /// there is not asked. Where much is mounted at once, this costs less than the list each time.
 pub(crate) fn is_mount_point(path: &Path) -> Option<bool> {
+    Some(root_at(path)?.is_some())
+}
+
+/// Whether this mount is what is at its path, still; the list is read only where the kernel tells by
+/// nothing else.
+pub(crate) fn is_there(mount: &Mount) -> io::Result<bool> {
+    match root_at(&mount.path) {
+        Some(root) => {
+            Ok(root.is_some_and(|root| (root.mount, &*root.device) == (mount.id, &*mount.device)))
+        }
+        None => Ok(Mounts::read()?.at(&mount.path) == Some(mount)),
+    }
+}
+
+/// The root of a mount.
+struct Root {
+    mount: u64,
+    device: String,
+}
+
+/// What is mounted at the path, if something is; `None` if the kernel does not tell.
+fn root_at(path: &Path) -> Option<Option<Root>> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
-    let found = statx(CWD, path, flags, StatxFlags::empty()).ok()?;
-    let is_known = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
-    is_known.then(|| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    let found = statx(CWD, path, flags, StatxFlags::MNT_ID).ok()?;
+    let is_known = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+        && StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+    let is_root = found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    let device = || format!("{}:{}", found.stx_dev_major, found.stx_dev_minor);
+    is_known.then(|| is_root.then(|| Root { mount: found.stx_mnt_id, device: device() }))
 }
 
 /// Wakes up when the list changes.
@@ -181,6 +210,21 @@ mod tests {
             assert_ne!(is_mount_point(Path::new(path)), Some(!is_it), "{path}");
         }
         assert_eq!(is_mount_point(Path::new("/nothing/there")), None);
+    }
+
+    #[test]
+    fn a_mount_is_there_by_its_number_and_its_device() {
+        let mounts = Mounts::read().expect("it is there");
+        let proc = mounts.at(Path::new("/proc")).expect("it is mounted").clone();
+        assert!(is_there(&proc).expect("it can be asked"));
+        for other in [
+            Mount { id: proc.id + 1, ..proc.clone() },
+            Mount { device: "0:0".into(), ..proc.clone() },
+            Mount { path: "/proc/self".into(), ..proc.clone() },
+            Mount { path: "/nothing/there".into(), ..proc },
+        ] {
+            assert!(!is_there(&other).expect("it can be asked"), "{other:?}");
+        }
     }
 
     #[test]

@@ -125,20 +125,24 @@ impl RunDir {
         records
     }
 
-    /// The targets that have a PID file, and the number in it, if it is one.
-    pub(crate) fn pid_files(&self) -> Vec<(TargetId, Option<i32>)> {
+    /// The targets that have a PID file.
+    pub(crate) fn tracked(&self) -> Vec<TargetId> {
         let files = fs::read_dir(self.path.join("s3")).into_iter().flatten().flatten();
-        let mut found: Vec<(TargetId, Option<i32>)> = Vec::new();
-        for file in files {
-            let name = file.file_name().into_string().unwrap_or_default();
-            let id = name.strip_suffix(".pid").map(|id| TargetId::try_from(id.to_owned()));
-            if let Some(Ok(id)) = id {
-                let pid = self.pid_in_file(&id);
-                found.push((id, pid));
-            }
-        }
-        found.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        let names = files.filter_map(|file| file.file_name().into_string().ok());
+        let ids =
+            names.filter_map(|name| TargetId::try_from(name.strip_suffix(".pid")?.to_owned()).ok());
+        let mut found: Vec<TargetId> = ids.collect();
+        found.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         found
+    }
+
+    /// The same, and the number in it, if it is one.
+    pub(crate) fn pid_files(&self) -> Vec<(TargetId, Option<i32>)> {
+        let numbered = |id: TargetId| {
+            let pid = self.pid_in_file(&id);
+            (id, pid)
+        };
+        self.tracked().into_iter().map(numbered).collect()
     }
 
     /// The targets of which an unmount could not remove all, or has not yet, and where each was: a record

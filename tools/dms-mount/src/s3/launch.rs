@@ -96,7 +96,7 @@ fn announce(act: &Act<'_>, record: &Record) {
     log::info!("  PID: {pid}");
     log::info!("  Mount path: {}", record.path.display());
     log::info!("  PID file: {}", act.node.run_dir.pid_file(act.target).display());
-    log::info!("  Total tracked processes: {}", act.node.run_dir.pid_files().len());
+    log::info!("  Total tracked processes: {}", act.node.run_dir.tracked().len());
 }
 
 /// The daemon's own words, and whether they are about the credentials.

@@ -22,7 +22,7 @@ use std::time::Duration;
 use dms_wire::{Deadline, Secret, TargetId};
 
 use crate::daemon::{self, Daemon, Identity, Launch};
-use crate::mountinfo::{Mount, Mounts, Watch, is_mount_point};
+use crate::mountinfo::{Mount, Mounts, Watch, is_mount_point, is_there};
 use crate::probe::{self, Depth, Health};
 use crate::scope::Scope;
 use crate::secrets::Credentials;
@@ -202,13 +202,11 @@ pub(crate) fn wait_until_ready(
             return Err(format!("{program} gave up"));
         }
     }
-    match ours()? {
-        Some(still) if still == mount && daemon.identity.is_alive() => Ok(mount),
-        _ => {
-            daemon.wait(end.left().clamp(GLANCE, LAST_WORDS));
-            Err(format!("{program} gave up"))
-        }
+    if is_there(&mount).map_err(broken)? && daemon.identity.is_alive() {
+        return Ok(mount);
     }
+    daemon.wait(end.left().clamp(GLANCE, LAST_WORDS));
+    Err(format!("{program} gave up"))
 }
 
 #[cfg(test)]

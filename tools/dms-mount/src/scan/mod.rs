@@ -140,14 +140,17 @@ fn session_of(pid: i32) -> Option<i32> {
 }
 
 fn leading(pids: Vec<i32>) -> Vec<i32> {
-    // A zombie leads nobody, and has no program any more. Nor has 0, which is a leader that is out of
-    // our sight.
+    // A zombie leads nobody, and has no program any more.
+    let runs = |pid: i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok();
     let mut leads = HashMap::new();
-    let mut is_led = |by: i32| {
-        let runs = || fs::read_link(format!("/proc/{by}/exe")).is_ok();
-        *leads.entry(by).or_insert_with(runs)
+    let mut is_led = |by: i32| *leads.entry(by).or_insert_with(|| runs(by));
+    let counts = |pid: &i32| {
+        session_of(*pid).is_some_and(|by| match by {
+            // Of a leader that is out of our sight; or of the kernel's own, which have no program.
+            0 => runs(*pid),
+            by => by == *pid || !is_led(by),
+        })
     };
-    let counts = |pid: &i32| session_of(*pid).is_some_and(|by| by == *pid || !is_led(by));
     pids.into_iter().filter(counts).collect()
 }
 
