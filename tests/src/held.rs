@@ -15,12 +15,17 @@ pub struct Filter {
 impl Filter {
     /// Starts it; its log is not looked at.
     pub fn start(command: &mut Command) -> Filter {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it is there");
+        Filter::spawn(command.stderr(Stdio::null()))
+    }
+
+    /// The same; its log is in the test's output.
+    pub fn start_heard(command: &mut Command) -> Filter {
+        Filter::spawn(command.stderr(Stdio::inherit()))
+    }
+
+    fn spawn(command: &mut Command) -> Filter {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is there");
         let stdin = child.stdin.take().expect("it is piped");
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         Filter { child, stdin, stdout }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dms_tests::{Database, Filter, Lab};
+use dms_tests::{Database, Filter, Lab, eventually, run};
 use serde_json::{Value, json};
 
 const CONTROLLERS: i32 = 8;
@@ -43,7 +43,8 @@ impl Controller {
         let start = |program: &str, args: &[&str]| {
             let mut command = lab.command(program, args);
             command.env("DMS_DB_URL", url).env("DMS_REQUEST_TIMEOUT", "20");
-            Filter::start(command.env("DMS_LOCK_DIR", &locks))
+            // Should one of them end, it says why.
+            Filter::start_heard(command.env("DMS_LOG_LEVEL", "WARNING").env("DMS_LOCK_DIR", &locks))
         };
         Controller {
             plan: start("dms-lock", &["--each", "--", "dms-ledger", "plan"]),
@@ -139,6 +140,11 @@ fn of_two_plans_on_two_nodes_of_a_galera_cluster_one_waits() {
     let urls = [url, other];
     let mut init = lab.command("dms-ledger", &["init"]);
     assert!(init.env("DMS_DB_URL", &urls[0]).status().is_ok_and(|end| end.success()));
+    // What one of them has committed, the other does at its leisure.
+    eventually("the other server knows the ledger", || {
+        let mut check = lab.command("dms-ledger", &["check"]);
+        run(check.env("DMS_DB_URL", &urls[1]), b"").code == 0
+    });
     let end = Instant::now() + Duration::from_secs(120);
     let seen = Mutex::new(Seen::default());
     thread::scope(|scope| {

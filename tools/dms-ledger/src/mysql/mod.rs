@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: the ledger that several hosts share.
 
+mod cluster;
 mod statement;
 
 use std::collections::HashSet;
@@ -9,6 +10,7 @@ use mysql::consts::CapabilityFlags;
 use mysql::prelude::Queryable;
 use mysql::{ClientIdentity, Conn, Opts, OptsBuilder, SslOpts};
 
+use self::cluster::Transaction;
 use self::statement::{Form, read_all, read_row, text};
 use crate::place::Server;
 use crate::schema;
@@ -30,15 +32,6 @@ const MAX_PACKET: usize = 16 << 20;
 const NOW: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), \
                    LEFT(DATE_FORMAT(NOW(3), '%Y-%m-%d %H:%i:%s.%f'), 23)";
 
-/// Around what is sent at once in a transaction: whether that is still there at the end. Galera drops one
-/// that loses against another node's, and does not always say so between the statements of one packet:
-/// what follows would be committed by itself.
-const GUARD: &str = "SAVEPOINT dms_is_there";
-const GUARDED: &str = "RELEASE SAVEPOINT dms_is_there";
-
-/// Whether the server is in a Galera cluster: ON or OFF, or no row.
-const CLUSTER: &str = "SHOW VARIABLES LIKE 'wsrep_on'";
-
 /// How long two who make the tables at once wait for each other, in seconds.
 const SCHEMA_LOCK: &str = "SELECT GET_LOCK(CONCAT('dms-ledger.', DATABASE()), 30)";
 const SCHEMA_UNLOCK: &str = "SELECT RELEASE_LOCK(CONCAT('dms-ledger.', DATABASE()))";
@@ -48,8 +41,8 @@ pub(crate) struct Mysql {
     opts: Opts,
     /// `None` until it is needed, and after it broke.
     connection: Option<Conn>,
-    in_transaction: bool,
-    /// The transaction begins with the next statement, in the same round trip.
+    transaction: Option<Transaction>,
+    /// It begins with the next statement, in the same round trip.
     is_to_begin: bool,
     /// Whether the server is one of a Galera cluster, if it was asked yet.
     is_in_cluster: Option<bool>,
@@ -67,7 +60,7 @@ impl Mysql {
         let mut store = Mysql {
             opts,
             connection: None,
-            in_transaction: false,
+            transaction: None,
             is_to_begin: false,
             is_in_cluster: None,
             patience,
@@ -98,7 +91,7 @@ impl Mysql {
     /// Does something on the connection. One that broke while it was not needed is made anew; in a
     /// transaction, what was done in it is lost with it.
     fn run<T>(&mut self, work: impl FnMut(&mut Conn) -> mysql::Result<T>) -> Result<T> {
-        self.run_again(!self.in_transaction, work)
+        self.run_again(self.transaction.is_none(), work)
     }
 
     /// The same; `is_first`: nothing would be lost with the connection.
@@ -125,7 +118,7 @@ impl Mysql {
 
 impl Mysql {
     fn run_one(&mut self, sql: &str, params: &[Value]) -> Result<Answer> {
-        if self.in_transaction {
+        if self.transaction.is_some() {
             let alone = [Statement::new(sql.to_owned(), params)];
             return Ok(self.run_all(&alone)?.pop().unwrap_or_default());
         }
@@ -152,7 +145,7 @@ impl Store for Mysql {
     }
 
     fn begin(&mut self) -> Result<()> {
-        self.in_transaction = true;
+        self.transaction = Some(Transaction::at(self.is_in_cluster));
         self.is_to_begin = true;
         Ok(())
     }
@@ -161,11 +154,11 @@ impl Store for Mysql {
         // Should the connection break here, nobody knows whether it was committed: an error, and
         // whoever asks again finds out.
         let is_begun = !std::mem::take(&mut self.is_to_begin);
-        let committed = match is_begun {
-            true => self.run(|connection| connection.query_drop("COMMIT")),
-            false => Ok(()),
+        let committed = match self.transaction {
+            Some(transaction) if is_begun => self.run(|connection| transaction.commit(connection)),
+            _ => Ok(()),
         };
-        self.in_transaction = false;
+        self.transaction = None;
         if committed.is_err() {
             // What may be left of the transaction goes with the connection.
             self.connection = None;
@@ -179,14 +172,14 @@ impl Store for Mysql {
 
     fn rollback(&mut self) {
         // One that cannot be rolled back is one that was lost.
-        if self.in_transaction
+        if let Some(transaction) = self.transaction
             && !std::mem::take(&mut self.is_to_begin)
             && self.connection.is_some()
-            && self.run(|connection| connection.query_drop("ROLLBACK")).is_err()
+            && self.run(|connection| transaction.roll_back(connection)).is_err()
         {
             self.connection = None;
         }
-        self.in_transaction = false;
+        self.transaction = None;
     }
 
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64> {
@@ -198,20 +191,19 @@ impl Store for Mysql {
     }
 
     fn run_all(&mut self, statements: &[Statement]) -> Result<Vec<Answer>> {
-        let is_first = self.is_to_begin || !self.in_transaction;
-        let begin = std::mem::take(&mut self.is_to_begin).then_some("START TRANSACTION");
-        let is_guarded = self.in_transaction && self.is_in_cluster != Some(false);
-        let before = begin.into_iter().chain(is_guarded.then_some(GUARD));
-        let mut script: Vec<String> = before.map(str::to_owned).collect();
+        let is_first = self.is_to_begin || self.transaction.is_none();
+        let is_to_begin = std::mem::take(&mut self.is_to_begin);
+        let (before, after) = self.transaction.map_or((vec![], None), |it| it.around(is_to_begin));
+        let mut script: Vec<String> = before.into_iter().map(str::to_owned).collect();
         let skipped = script.len();
         script.extend(statements.iter().map(|Statement { sql, params }| {
             let sql = schema::MYSQL.spell(sql);
             trace_statement(&sql);
             text(&sql, params)
         }));
-        let asks = self.in_transaction && self.is_in_cluster.is_none();
-        script.extend(asks.then(|| CLUSTER.to_owned()));
-        script.extend(is_guarded.then(|| GUARDED.to_owned()));
+        let asks = self.transaction.is_some() && self.is_in_cluster.is_none();
+        script.extend(asks.then(|| cluster::QUESTION.to_owned()));
+        script.extend(after.map(str::to_owned));
         let (count, script) = (script.len(), script.join(";\n"));
         let mut answers = self.run_again(is_first, |connection| read_all(connection, &script))?;
         if answers.len() != count {
@@ -220,8 +212,7 @@ impl Store for Mysql {
         answers.drain(..skipped);
         let more = answers.split_off(statements.len());
         if asks {
-            let told = more.first().and_then(|cluster| cluster.rows.first()?.text(1));
-            self.is_in_cluster = Some(told.as_deref() == Some("ON"));
+            self.is_in_cluster = Some(more.first().is_some_and(cluster::is_one));
         }
         Ok(answers)
     }
