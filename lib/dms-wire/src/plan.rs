@@ -47,6 +47,9 @@ pub struct Plan {
     pub action: Action,
     /// What has to be done.
     pub decision: Decision,
+    /// An unmount: how many other jobs use the target there, if all of them were counted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub others: Option<u64>,
     /// Which boot of the node acted, as the node says: what is mounted does not outlive it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub boot: Option<String>,

@@ -86,13 +86,10 @@ impl Floor {
         if wish.is_mount {
             let bind = [vec![wish.path.into()], wish.key().to_vec()].concat();
             begin.extend([close, text(BIND, &bind), text(SETTLE, &wish.place())]);
-            self.send(&begin);
         } else {
-            // How many are left is part of the answer.
-            begin.push(text(USERS, &wish.place()));
-            self.send(&begin);
-            self.send(&[close, text(RELEASE, &wish.key())]);
+            begin.extend([close, text(RELEASE, &wish.key())]);
         }
+        self.send(&begin);
         self.send(&[COMMIT.to_owned()]);
     }
 

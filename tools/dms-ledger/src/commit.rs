@@ -29,7 +29,12 @@ fn record(store: &mut dyn Store, plan: &Plan, outcome: &Response) -> Result<Resp
     let done = !answer.is_error();
     if plan.decision != Decision::Mount {
         let leaves = (done && plan.action == Action::Unmount).then_some(plan.job);
-        let remaining = bindings::count_others(store, leaves, target, host)?;
+        // Since the plan, nobody has come or gone by a request.
+        let counted = plan.others.filter(|_| leaves.is_some());
+        let remaining = match counted {
+            Some(others) => others,
+            None => bindings::count_others(store, leaves, target, host)?,
+        };
         answer.active_mounts_remaining = Some(remaining);
         answer.unmounted = answer.unmounted.or(Some(false));
     }

@@ -23,6 +23,8 @@ pub(crate) struct Source {
     pub(crate) source: Option<String>,
     /// ZFS: how the pool has to be imported.
     pub(crate) access: Option<Access>,
+    /// How many other jobs use it there, if all of them were counted.
+    pub(crate) others: Option<u64>,
 }
 
 impl Source {
@@ -41,6 +43,7 @@ impl Source {
             kind: kind.or(wish.request.target.kind),
             source: source.clone(),
             access: None,
+            others: None,
         }
     }
 }
@@ -171,6 +174,7 @@ fn decide_mount(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Re
             kind: target.kind,
             source: target.source().map(str::to_owned),
             access,
+            others: None,
         },
     )))
 }
@@ -195,7 +199,7 @@ fn decide_unmount(
     seen: Option<&Operation>,
 ) -> Result<Decided> {
     let (target, host) = (wish.target.as_str(), wish.host.as_str());
-    let has_others = users.iter().any(|b| b.job != i64::from(wish.job));
+    let others = users.iter().filter(|b| b.job != i64::from(wish.job)).count();
     let mine = match users.iter().find(|b| b.job == i64::from(wish.job)) {
         None if users.len() >= CROWD => bindings::of_job(store, wish.job, target, host)?,
         mine => mine.cloned(),
@@ -215,11 +219,13 @@ fn decide_unmount(
             }
         },
     };
-    if !has_others {
+    let are_all = users.len() < CROWD;
+    let known = Source { others: are_all.then_some(others as u64), ..known };
+    if others == 0 {
         log::info!("Single active mount detected. Sending unmount request");
         Ok(Ok((Decision::Unmount, known)))
     } else {
-        let more = if users.len() < CROWD { "" } else { " or more" };
+        let more = if are_all { "" } else { " or more" };
         let count = users.len();
         log::info!("Multiple active mounts ({count}{more}) detected. Skipping physical unmount");
         Ok(Ok((Decision::Release, known)))
@@ -247,7 +253,8 @@ fn run_has_ended(wish: &Wish<'_>) -> Response {
 fn decide_settle(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Decided> {
     let Some(user) = users.iter().find(|b| b.path.is_some()).or(users.first()) else {
         let path = wish.path.clone();
-        let known = Source { path, kind: wish.request.target.kind, source: None, access: None };
+        let kind = wish.request.target.kind;
+        let known = Source { path, kind, source: None, access: None, others: None };
         return Ok(Ok((Decision::Unmount, known)));
     };
     if let Err(why) = wish.request.target.check_mountable() {

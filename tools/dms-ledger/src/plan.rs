@@ -98,6 +98,7 @@ impl Planner {
             access: known.access,
             action: wish.action,
             decision,
+            others: known.others,
             boot: None,
             owner: wish.request.owner.clone().filter(|_| wish.action == Action::Mount),
         }

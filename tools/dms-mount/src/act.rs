@@ -27,6 +27,8 @@ pub(crate) struct Act<'a> {
     pub(crate) place: Place,
     pub(crate) until: Deadline,
     pub(crate) mounts: Arc<Mounts>,
+    /// What the node remembered of the target when the act began.
+    pub(crate) before: Option<Record>,
     /// The export that the request names, if it does.
     pub(crate) export: Option<Export>,
     /// Held until the act is over; mount(8) and umount(8) inherit it.

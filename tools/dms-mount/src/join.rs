@@ -13,13 +13,8 @@ use crate::s3;
 use crate::source::Source;
 
 /// Whether what is mounted there works. A hung one is an error: other jobs' data may be in it.
-pub(crate) fn is_usable(
-    act: &Act<'_>,
-    found: &Mount,
-    record: Option<&Record>,
-) -> Result<bool, Failed> {
+pub(crate) fn is_usable(act: &Act<'_>, found: &Mount, is_known: bool) -> Result<bool, Failed> {
     // One that nobody has seen working yet may still be finding out that it cannot.
-    let is_known = record.is_some_and(|record| record.is_of(found));
     let depth = if is_known { Depth::Daemon } else { Depth::Server };
     let bound = PATIENCE.min(act.until.left());
     let health = probe::health(found, depth, bound)
@@ -120,17 +115,17 @@ pub(crate) fn adopt(
     kind: TargetType,
     source: &str,
     storage: Option<String>,
-    record: Option<Record>,
+    record: Option<&Record>,
 ) -> Result<(), Failed> {
-    if record.as_ref().is_some_and(|record| record.is_of(found)) {
+    if record.is_some_and(|record| record.is_of(found)) {
         return Ok(());
     }
     log::warn!("found {} mounted at {} without a record", act.target, found.path.display());
     let mut adopted = Record {
-        storage: storage.or_else(|| record.as_ref()?.storage_of(found)),
-        options: record.as_ref().and_then(|record| record.options.clone()),
+        storage: storage.or_else(|| record?.storage_of(found)),
+        options: record.and_then(|record| record.options.clone()),
         state: State::Mounted,
-        made_dir: record.as_ref().is_some_and(|record| record.made_dir),
+        made_dir: record.is_some_and(|record| record.made_dir),
         sealed: record.is_some_and(|record| record.sealed),
         daemon: act.daemon()?,
         ..new_record(act, kind, source)

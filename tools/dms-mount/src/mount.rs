@@ -21,8 +21,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Mounts the target, or finds it mounted and alive.
 pub(crate) fn mount(act: &Act<'_>, source: &Source, path: &MountPath) -> Result<Response, Failed> {
-    let record = act.record();
-    if let Some(record) = &record {
+    // That of a pool was put away.
+    let record = act.before.as_ref().filter(|record| record.kind != TargetType::Zfs);
+    if let Some(record) = record {
         refuse_second_path(act, record)?;
     }
     let found = act.mounts.at(act.place.path());
@@ -30,9 +31,13 @@ pub(crate) fn mount(act: &Act<'_>, source: &Source, path: &MountPath) -> Result<
         if !act.is_ours(found)? {
             return Err(foreign(found));
         }
-        if is_usable(act, found, record.as_ref())? {
-            let storage = refuse_other(act, found, source, record.as_ref())?;
-            adopt(act, found, source.kind(), source.as_str(), storage, record)?;
+        // Looked up once: it asks for the daemon.
+        let known = record.filter(|record| record.is_of(found));
+        if is_usable(act, found, known.is_some())? {
+            if known.is_none_or(|known| !source.is_bucket_of(known)) {
+                let storage = refuse_other(act, found, source, record)?;
+                adopt(act, found, source.kind(), source.as_str(), storage, record)?;
+            }
             return Ok(mounted(source.kind(), path, true));
         }
     }
@@ -41,10 +46,9 @@ pub(crate) fn mount(act: &Act<'_>, source: &Source, path: &MountPath) -> Result<
         log::warn!("the {gone} of {} is gone: mounting {path} anew", act.target);
         detach(act, ErrorCode::Mount)?;
     } else {
-        clear_the_way(act, record.as_ref())?;
+        clear_the_way(act, record)?;
     }
-    let before = record.filter(|record| record.path == act.place.path());
-    start(act, source, before.as_ref())?;
+    start(act, source, record.filter(|record| record.path == act.place.path()))?;
     Ok(mounted(source.kind(), path, false))
 }
 

@@ -118,7 +118,7 @@ impl Node {
             Wanted::Mount(source) => {
                 zfs::refuse_while_imported(&act).and_then(|()| mount::mount(&act, &source, &path))
             }
-            Wanted::Nothing if zfs::is_asked_for(request, act.record().as_ref()) => {
+            Wanted::Nothing if zfs::is_asked_for(request, act.before.as_ref()) => {
                 zfs::export(&act, &path, source_of(request))
             }
             Wanted::Nothing => unmount::unmount(&act, &path, request.target.kind),
@@ -188,8 +188,19 @@ impl Node {
         let place = Place::find(&self.bases, &MountPath::try_from(text)?)?;
         let Some(lock) = self.lock(target, wait)? else { return Ok(None) };
         let (mounts, until) = (read_mounts()?, Deadline::after(self.bound));
-        let (token, export, is_settling) = (None, None, false);
-        Ok(Some(Act { node: self, target, token, is_settling, place, until, mounts, export, lock }))
+        let before = self.run_dir.load(target);
+        Ok(Some(Act {
+            node: self,
+            target,
+            token: None,
+            is_settling: false,
+            place,
+            until,
+            mounts,
+            before,
+            export: None,
+            lock,
+        }))
     }
 
     /// `None`: somebody else has it for longer than this.
@@ -224,10 +235,18 @@ impl Node {
         }
         let mounts = read_mounts()?;
         place.check(&mounts)?;
-        let (export, token) = (export_of(request), request.token.as_ref());
-        let is_settling = request.plan.as_ref().is_some_and(|plan| plan.action == Action::Settle);
-        let act =
-            Act { node: self, target, token, is_settling, place, until, mounts, export, lock };
+        let act = Act {
+            node: self,
+            target,
+            token: request.token.as_ref(),
+            is_settling: request.plan.as_ref().is_some_and(|plan| plan.action == Action::Settle),
+            place,
+            until,
+            mounts,
+            before: self.run_dir.load(target),
+            export: export_of(request),
+            lock,
+        };
         nfs::refuse_while_under_way(&act)?;
         Ok(act)
     }

@@ -154,7 +154,7 @@ fn tidy(act: &Act<'_>) -> Result<Option<String>, Failed> {
     match health(act)? {
         Health::Gone => put_away(act, kind, record.as_ref()).map(Some),
         Health::Alive if record.as_ref().is_none_or(|record| !record.is_of(found)) => {
-            take_on(act, found, kind, record).map(Some)
+            take_on(act, found, kind, record.as_ref()).map(Some)
         }
         Health::Alive => Ok(None),
         Health::Hung => Err(Failed::new(ErrorCode::Timeout, "timeout: it does not answer")),
@@ -181,9 +181,9 @@ fn take_on(
     act: &Act<'_>,
     found: &Mount,
     kind: TargetType,
-    record: Option<Record>,
+    record: Option<&Record>,
 ) -> Result<String, Failed> {
-    let source = record.as_ref().map(|record| record.source.clone()).unwrap_or_default();
+    let source = record.map(|record| record.source.clone()).unwrap_or_default();
     let storage = if kind == TargetType::S3 { Known::of(act, found)?.storage() } else { None };
     adopt(act, found, kind, &source, storage, record)?;
     Ok(format!("mounted at {}: on record again", found.path.display()))

@@ -3,6 +3,7 @@
 use dms_wire::{Invalid, Request, Target, TargetType};
 
 use crate::nfs::{Export, Options};
+use crate::record::Record;
 
 /// What is to be mounted.
 #[derive(Debug, Clone)]
@@ -36,6 +37,13 @@ impl Source {
             Source::S3 { .. } => TargetType::S3,
             Source::Nfs { .. } => TargetType::Nfs,
         }
+    }
+
+    /// Whether that is what is mounted, by this record, by the same secret.
+    pub(crate) fn is_bucket_of(&self, record: &Record) -> bool {
+        self.kind() == TargetType::S3
+            && self.kind() == record.kind
+            && self.as_str() == record.source
     }
 
     /// As the request has it: never a secret.

@@ -25,9 +25,9 @@ pub(crate) fn unmount(
     path: &MountPath,
     said: Option<TargetType>,
 ) -> Result<Response, Failed> {
-    let record = act.record();
+    let record = act.before.as_ref();
     // A record of a mount elsewhere is none of ours to forget.
-    let is_elsewhere = record.as_ref().is_some_and(|record| record.path != act.place.path());
+    let is_elsewhere = record.is_some_and(|record| record.path != act.place.path());
     let record = record.filter(|_| !is_elsewhere);
     let found = act.mounts.at(act.place.path());
     if let Some(found) = found
@@ -37,16 +37,16 @@ pub(crate) fn unmount(
         return Err(Failed::new(ErrorCode::Unmount, why));
     }
     let is_nfs = found.is_some_and(nfs::is_nfs);
-    let kind = record.as_ref().map(|record| record.kind).or(is_nfs.then_some(TargetType::Nfs));
+    let kind = record.map(|record| record.kind).or(is_nfs.then_some(TargetType::Nfs));
     let kind = kind.or(said).unwrap_or(TargetType::S3);
-    let taken = take_away(act, kind, found, record.as_ref())?;
+    let taken = take_away(act, kind, found, record)?;
     if !is_elsewhere {
-        tell_last_words(act, record.as_ref());
+        tell_last_words(act, record);
         // First: whoever finds the rest, should we be killed, would not look for them.
         if let Err(why) = act.node.run_dir.drop_credentials(act.target) {
             log::warn!("unable to remove the credentials of {}: {why}", act.target);
         }
-        clean_up(act, record.as_ref());
+        clean_up(act, record);
     }
     let text = match found {
         Some(_) => format!("Target unmounted successfully from {path}"),

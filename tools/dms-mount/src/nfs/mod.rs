@@ -110,7 +110,7 @@ fn under_way(export: &str, path: &Path) -> io::Result<Vec<i32>> {
 /// Nothing is done about a target as long as somebody may mount it yet who was given up.
 pub(crate) fn refuse_while_under_way(act: &Act<'_>) -> Result<(), Failed> {
     let is_it = |record: &Record| record.kind == TargetType::Nfs && record.state == State::Starting;
-    let Some(record) = act.record().filter(is_it) else { return Ok(()) };
+    let Some(record) = act.before.as_ref().filter(|record| is_it(record)) else { return Ok(()) };
     let pids = under_way(&record.source, &record.path).map_err(|why| cannot_look(&why))?;
     let Some(pid) = pids.first() else { return Ok(()) };
     let text = format!("timeout: another act on {} does not end, pid {pid}", act.target);

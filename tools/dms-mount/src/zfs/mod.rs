@@ -81,7 +81,7 @@ fn lock_pool(act: &Act<'_>, pool: &Pool) -> Result<Lock, Failed> {
 
 /// A target that was of a pool, and now is not: first the pool has to go.
 pub(crate) fn refuse_while_imported(act: &Act<'_>) -> Result<(), Failed> {
-    let Some(record) = act.record().filter(|record| record.kind == TargetType::Zfs) else {
+    let Some(record) = act.before.as_ref().filter(|record| record.kind == TargetType::Zfs) else {
         return Ok(());
     };
     let tools = Tools::find(ErrorCode::Mount)?;
@@ -91,7 +91,7 @@ pub(crate) fn refuse_while_imported(act: &Act<'_>) -> Result<(), Failed> {
         let text = format!("target {} is pool {pool}, imported at {path}", act.target);
         return Err(Failed::new(ErrorCode::Busy, text));
     }
-    clean_up(act, Some(&record));
+    clean_up(act, Some(record));
     Ok(())
 }
 
