@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use dms_tests::{Held, Lab, Run, eventually, mount_source, run};
+use dms_tests::{Filter, Held, Lab, Run, eventually, mount_source, run};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -226,6 +226,45 @@ fn blindly(lab: &Lab, args: &str, input: &str) -> Run {
     let inject = "-e trace=openat -e inject=openat:error=EIO";
     let script = format!("exec strace -f -qq -o {log} -P /proc {inject} dms-mount {args}");
     run(&mut lab.command("sh", &["-c", &script]), input.as_bytes())
+}
+
+#[test]
+fn after_an_unmount_no_daemon_is_looked_for_and_after_the_next_mount_one_is_again() {
+    let lab = Lab::new();
+    let mount = lab.request("mount", 1, "t1").to_string();
+    let words = "unable to look at the processes of this host";
+    let first = blindly(&lab, "", &mount);
+    assert!(first.stdout.contains(words), "{first}");
+    let mut seen = Filter::start(&mut lab.pipeline_command());
+    assert_eq!(seen.ask(&lab.request("mount", 1, "t1"))["physically_mounted"], true);
+    assert_eq!(seen.ask(&lab.request("unmount", 1, "t1"))["unmounted"], true);
+    seen.end();
+    // It was seen to end. (What is mounted would be followed by strace for as long as it is.)
+    let mut no_secret = lab.request("mount", 1, "t1");
+    no_secret["backup_target"]["secret_ref"] = "file:///nonexistent".into();
+    let unready = blindly(&lab, "", &no_secret.to_string());
+    assert_eq!(unready.line()["error_code"], "credentials", "{unready}");
+    assert!(blindly(&lab, "", &mount).stdout.contains(words));
+    lab.mount(1, "t1");
+    let job = lab.job_in("t1");
+    umount2(&lab.mount_point("t1"), MntFlags::MNT_DETACH).expect("root may");
+    for file in ["mounts/t1", "s3/t1.pid"] {
+        fs::remove_file(lab.path("run").join(file)).expect("it was written");
+    }
+    // Nothing says that it runs, and nothing says any more that none does.
+    assert!(blindly(&lab, "", &mount).stdout.contains(words));
+    let mut command = lab.command("dms-mount", &[]);
+    let refused = run(command.env("DMS_REQUEST_TIMEOUT", "1"), mount.as_bytes());
+    assert!(refused.stdout.contains("still flushing, pid "), "{refused}");
+    job.release();
+    eventually("the daemon ends", || lab.daemons("t1").is_empty());
+    assert_eq!(run(&mut command, mount.as_bytes()).expect(0).line()["physically_mounted"], true);
+    // An unmount that leaves it to whoever has files open has not seen it end.
+    let job = lab.job_in("t1");
+    let unmount = lab.request("unmount", 1, "t1").to_string();
+    lab.feed("dms-mount", &["--on-busy", "lazy"], &unmount).expect(0);
+    assert!(blindly(&lab, "", &mount).stdout.contains(words));
+    job.release();
 }
 
 #[test]

@@ -70,13 +70,21 @@ impl Act<'_> {
         if let Some(daemon) = recorded.filter(Identity::is_alive) {
             return Ok(Some(daemon));
         }
-        let mut found = s3::find_own_daemon(self.target, path).map_err(|why| cannot_look(&why))?;
-        // Where there is no directory, nobody else has mounted.
-        if found.is_none() && (self.mounts.at(path).is_some() || self.place.is_there()?) {
-            found = s3::find_their_daemon(path).map_err(|why| cannot_look(&why))?;
+        match s3::find_own_daemon(self.target, path).map_err(|why| cannot_look(&why))? {
+            Some(daemon) => Ok(Some(daemon)),
+            None => self.strange_daemon(),
         }
-        if found.is_some() {
-            return Ok(found);
+    }
+
+    /// The same, but for one that we have started.
+    pub(crate) fn strange_daemon(&self) -> Result<Option<Identity>, Failed> {
+        let path = self.place.path();
+        // Where there is no directory, nobody else has mounted.
+        if self.mounts.at(path).is_some() || self.place.is_there()? {
+            let found = s3::find_their_daemon(path).map_err(|why| cannot_look(&why))?;
+            if found.is_some() {
+                return Ok(found);
+            }
         }
         match self.node.run_dir.pid_in_file(self.target) {
             Some(pid) => daemon::serving(path, pid).map_err(|why| cannot_look(&why)),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use dms_cli::{boot_id, read_proc};
 use dms_wire::Secret;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -69,6 +70,11 @@ impl Identity {
             let _ = poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX));
         }
         true
+    }
+
+    /// Whether anybody is in the process group that it leads or has led, be it a zombie.
+    pub(crate) fn has_group(&self) -> bool {
+        kill(Pid::from_raw(-self.pid), None) != Err(Errno::ESRCH)
     }
 
     /// Asks it to end.

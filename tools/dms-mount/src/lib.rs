@@ -10,6 +10,7 @@ mod child;
 mod cli;
 mod daemon;
 mod drain;
+mod ended;
 mod failed;
 mod inventory;
 mod join;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dms_wire::{ErrorCode, MountPath, Response, TargetType};
 
 use crate::act::{Act, read_mounts};
+use crate::ended;
 use crate::failed::Failed;
 use crate::join::{adopt, foreign, is_usable, refuse_other, refuse_second_path};
 use crate::mountinfo::is_mount_point;
@@ -41,12 +42,19 @@ pub(crate) fn mount(act: &Act<'_>, source: &Source, path: &MountPath) -> Result<
             return Ok(mounted(source.kind(), path, true));
         }
     }
+    let has_ended = ended::take(act).map_err(|why| {
+        Failed::system(
+            ErrorCode::Mount,
+            "Mount failed: unable to use the file of the act lock",
+            &why,
+        )
+    })?;
     if found.is_some() {
         let gone = who_is_gone(source.kind());
         log::warn!("the {gone} of {} is gone: mounting {path} anew", act.target);
         detach(act, ErrorCode::Mount)?;
     } else {
-        clear_the_way(act, record)?;
+        clear_the_way(act, record, has_ended)?;
     }
     start(act, source, record.filter(|record| record.path == act.place.path()))?;
     Ok(mounted(source.kind(), path, false))
@@ -89,9 +97,12 @@ pub(crate) fn new_record(act: &Act<'_>, kind: TargetType, source: &str) -> Recor
 }
 
 /// Nothing is mounted, but a daemon may be: one that still sends its data must not be disturbed,
-/// one that was being started when its starter died must not mount over ours.
-fn clear_the_way(act: &Act<'_>, record: Option<&Record>) -> Result<(), Failed> {
-    let Some(daemon) = act.daemon()? else { return Ok(()) };
+/// one that was being started when its starter died must not mount over ours. `has_ended`: the last one
+/// of ours is known to have ended.
+fn clear_the_way(act: &Act<'_>, record: Option<&Record>, has_ended: bool) -> Result<(), Failed> {
+    let is_gone = has_ended && record.is_none();
+    let daemon = if is_gone { act.strange_daemon()? } else { act.daemon()? };
+    let Some(daemon) = daemon else { return Ok(()) };
     let was_starting = record.is_some_and(|record| record.state == State::Starting);
     if was_starting && act.has_started(&daemon)? {
         if act.end_leftover(&daemon) {

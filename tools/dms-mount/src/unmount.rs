@@ -7,6 +7,7 @@ use dms_wire::{ErrorCode, MountPath, Response, TargetType, UnmountMethod};
 
 use crate::act::{Act, read_mounts};
 use crate::daemon::Identity;
+use crate::ended;
 use crate::failed::Failed;
 use crate::join::foreign;
 use crate::mountinfo::Mount;
@@ -39,7 +40,7 @@ pub(crate) fn unmount(
     let is_nfs = found.is_some_and(nfs::is_nfs);
     let kind = record.map(|record| record.kind).or(is_nfs.then_some(TargetType::Nfs));
     let kind = kind.or(said).unwrap_or(TargetType::S3);
-    let taken = take_away(act, kind, found, record)?;
+    let (taken, daemon) = take_away(act, kind, found, record)?;
     if !is_elsewhere {
         tell_last_words(act, record);
         // First: whoever finds the rest, should we be killed, would not look for them.
@@ -47,6 +48,10 @@ pub(crate) fn unmount(
             log::warn!("unable to remove the credentials of {}: {why}", act.target);
         }
         clean_up(act, record);
+        if taken != Some(UnmountMethod::Lazy) && daemon.is_none_or(|it| ended::has_left_nobody(&it))
+        {
+            ended::note(act);
+        }
     }
     let text = match found {
         Some(_) => format!("Target unmounted successfully from {path}"),
@@ -65,13 +70,14 @@ pub(crate) fn unmounted(path: &MountPath, taken: Option<UnmountMethod>, text: St
     }
 }
 
-/// Takes the mount away, if it is there, and waits for its daemon. Says what the mount took.
+/// Takes the mount away, if it is there, and waits for its daemon. Says what the mount took, and which
+/// daemon it was.
 fn take_away(
     act: &Act<'_>,
     kind: TargetType,
     found: Option<&Mount>,
     record: Option<&Record>,
-) -> Result<Option<UnmountMethod>, Failed> {
+) -> Result<(Option<UnmountMethod>, Option<Identity>), Failed> {
     // Known before anything is touched: it may have data to send.
     let daemon = act.daemon()?;
     let leftover = leftover(act, daemon.as_ref(), record)?;
@@ -85,13 +91,13 @@ fn take_away(
     }
     // Out of sight it lives for as long as somebody has files open.
     let is_out_of_sight = taken == Some(UnmountMethod::Lazy);
-    match daemon.filter(|daemon| !is_out_of_sight && !daemon.wait_for_end(act.until.left())) {
-        None => Ok(taken),
-        Some(daemon) => {
-            let why = goes_on(&daemon, found);
+    match &daemon {
+        Some(daemon) if !is_out_of_sight && !daemon.wait_for_end(act.until.left()) => {
+            let why = goes_on(daemon, found);
             let text = format!("timeout: unmounted {}, but {why}", act.place.path().display());
             Err(Failed::new(ErrorCode::Busy, text))
         }
+        _ => Ok((taken, daemon)),
     }
 }
 

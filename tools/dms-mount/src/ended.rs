@@ -1,0 +1,63 @@
+//! That a target's last daemon was seen to end. Where that is on record, none has to be looked for among
+//! all processes before the next one is started.
+//!
+//! It stands in the file of the act lock, under that lock, and is taken away before a daemon is started:
+//! whoever is killed in between, or loses the run directory, leaves no such word, and then one looks.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dms_cli::read_proc;
+
+use crate::act::Act;
+use crate::daemon::Identity;
+
+/// Notes that nothing of ours runs at the mount point any more.
+pub(crate) fn note(act: &Act<'_>) {
+    if let Err(why) = fs::write(act.lock.file().path(), word(act.place.path())) {
+        // The next mount looks.
+        log::debug!("not noted that the daemon of {} has ended: {why}", act.target);
+    }
+}
+
+/// Whether that was noted of this mount point; it is no more after this.
+pub(crate) fn take(act: &Act<'_>) -> io::Result<bool> {
+    let file = act.lock.file().path();
+    let noted = fs::read(file)?;
+    if !noted.is_empty() {
+        fs::write(file, "")?;
+    }
+    Ok(noted == word(act.place.path()))
+}
+
+fn word(path: &Path) -> Vec<u8> {
+    [b"ended ", path.as_os_str().as_encoded_bytes(), b"\n"].concat()
+}
+
+/// How long a daemon of ours that has ended may go on as a zombie: one of our threads waits for it.
+const OURS: Duration = Duration::from_millis(100);
+
+/// The same of somebody else's, who may never look. Then the next mount does.
+const THEIRS: Duration = Duration::from_millis(1);
+
+/// Whether nobody is left of what the daemon has started, either, as far as it has not gone its own way.
+pub(crate) fn has_left_nobody(daemon: &Identity) -> bool {
+    let is_ours = parent_of(daemon.pid) == Some(std::process::id());
+    let end = Instant::now() + if is_ours { OURS } else { THEIRS };
+    while daemon.has_group() {
+        if Instant::now() >= end {
+            return false;
+        }
+        thread::sleep(Duration::from_micros(50));
+    }
+    true
+}
+
+fn parent_of(pid: i32) -> Option<u32> {
+    let stat = read_proc(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
+    // `pid (comm) S parent ...`
+    stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
