@@ -54,11 +54,11 @@ pub(crate) enum Command {
     /// Is all there that this node needs? One line each
     Check,
 
-    /// Keep what a daemon says on stdin, as long as it says something
+    /// Keep what daemons say, whose pipes come over the socket on stdin, as long as they say something
     #[command(hide = true)]
     Drain {
         /// Where
-        log: PathBuf,
+        directory: PathBuf,
     },
 
     /// Answer on stdout what is asked on stdin, of mounts and processes; may hang, as they may

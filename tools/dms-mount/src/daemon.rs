@@ -20,6 +20,7 @@ use rustix::io::retry_on_intr;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 
+use crate::drain::Words;
 use crate::scope::Scope;
 use crate::{drain, scan, session};
 
@@ -137,7 +138,7 @@ fn identify(found: Vec<i32>) -> io::Result<Option<Identity>> {
 pub(crate) struct Daemon {
     pub(crate) identity: Identity,
     ended: Receiver<ExitStatus>,
-    drained: Receiver<ExitStatus>,
+    words: Words,
 }
 
 impl Daemon {
@@ -146,7 +147,7 @@ impl Daemon {
     /// descriptors are close-on-exec.
     pub(crate) fn start(program: &Path, command: &Launch<'_>, log: &Path) -> io::Result<Self> {
         let scope = command.scope.as_ref();
-        let (drained, output) = drain(log, scope)?;
+        let (words, output) = words(log, scope)?;
         // systemd-run(1) execs in place: the number is the daemon's.
         let mut daemon = match scope {
             Some(scope) => {
@@ -169,7 +170,7 @@ impl Daemon {
             let (_, status) = status.ok_or(io::ErrorKind::Other)?;
             Ok(ExitStatus::from_raw(status.as_raw()))
         });
-        Ok(Daemon { identity, ended, drained })
+        Ok(Daemon { identity, ended, words })
     }
 
     /// How it ended, if it did.
@@ -185,13 +186,13 @@ impl Daemon {
     /// Waits until what it has said is in its log; for one that has ended that is soon.
     pub(crate) fn wait_for_words(&self, bound: Duration) {
         if !self.identity.is_alive() {
-            let _ = self.drained.recv_timeout(bound);
+            let _ = self.words.wait_for_end(bound);
         }
     }
 }
 
-/// Somebody who keeps what is written into the pipe, until its end.
-fn drain(log: &Path, scope: Option<&Scope>) -> io::Result<(Receiver<ExitStatus>, PipeWriter)> {
+/// A pipe, and somebody who keeps what is written into it.
+fn words(log: &Path, scope: Option<&Scope>) -> io::Result<(Words, PipeWriter)> {
     // New ones each time: an earlier daemon may still be writing into the old one.
     for file in [log, &drain::earlier(log)] {
         match fs::remove_file(file) {
@@ -200,12 +201,13 @@ fn drain(log: &Path, scope: Option<&Scope>) -> io::Result<(Receiver<ExitStatus>,
         }
     }
     let (reader, writer) = io::pipe()?;
-    let mut drain = drain::command(log, scope).stdin(reader).spawn()?;
-    Ok((reap(move || drain.wait()), writer))
+    Ok((Words::keep(&reader, log, scope)?, writer))
 }
 
 /// Whenever it ends, tomorrow or next year, somebody has to reap it.
-fn reap(wait: impl FnOnce() -> io::Result<ExitStatus> + Send + 'static) -> Receiver<ExitStatus> {
+pub(crate) fn reap(
+    wait: impl FnOnce() -> io::Result<ExitStatus> + Send + 'static,
+) -> Receiver<ExitStatus> {
     let (tell, ended) = channel();
     thread::spawn(move || {
         if let Ok(status) = wait() {

@@ -66,7 +66,7 @@ fn run() -> Result<Exit, Failure> {
     let stdout = std::io::stdout();
     match cli.as_ref().and_then(|cli| cli.command.as_ref()) {
         Some(Command::Look) => return look::main(stdout.lock()),
-        Some(Command::Drain { log }) => return drain::main(log),
+        Some(Command::Drain { directory }) => return drain::main(directory),
         _ => {}
     }
     // The locks of a dms-lock above us are for our run, not for the daemons that outlive it.

@@ -119,7 +119,7 @@ impl Drop for Looker {
 }
 
 /// False: not in time.
-fn is_readable(file: &impl AsFd, until: Deadline) -> io::Result<bool> {
+pub(crate) fn is_readable(file: &impl AsFd, until: Deadline) -> io::Result<bool> {
     loop {
         let millis = until.left().as_millis().clamp(1, 60_000);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);

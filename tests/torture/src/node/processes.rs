@@ -55,11 +55,9 @@ impl Node {
     /// Which target a daemon, or who keeps its words, serves.
     pub(crate) fn target_of(&self, process: &Found) -> Option<String> {
         let base = self.path("mnt").display().to_string();
-        let pids = self.path("run/dms/s3").display().to_string();
         process.command.split(' ').find_map(|word| {
-            let name = word.strip_prefix(&*base).or_else(|| word.strip_prefix(&*pids))?;
-            let name = name.trim_start_matches('/');
-            Some(name.strip_suffix(".log").unwrap_or(name).to_owned())
+            let name = word.strip_prefix(&*base)?;
+            Some(name.trim_start_matches('/').to_owned())
         })
     }
 }
