@@ -159,7 +159,7 @@ pub(crate) fn row_of(wish: &Wish<'_>) -> Statement {
 }
 
 /// No more are counted: an answer is not to take longer the more jobs there are.
-const COUNTED: u32 = 100;
+pub(crate) const COUNTED: usize = 100;
 
 /// How many jobs beside this one, if there is one, use the target on the host; with more than a
 /// hundred it is a hundred.

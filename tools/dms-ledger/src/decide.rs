@@ -67,7 +67,7 @@ pub(crate) fn decide(
     let users = bindings::read(found.first().map_or(&[], Vec::as_slice));
     let is_new = found.get(1).is_some_and(Vec::is_empty);
     let users = living_users(store, wish, users, opening.owner)?;
-    let more = if users.len() < CROWD { "" } else { " or more" };
+    let more = if is_cut(wish, &users) { " or more" } else { "" };
     log::info!(
         "Found {}{more} active mount(s) for target {} on host {}",
         users.len(),
@@ -102,10 +102,14 @@ fn users_of(wish: &Wish<'_>) -> Statement {
 
 /// How many of them there is need to look at, if not at all.
 fn crowd(wish: &Wish<'_>) -> Option<usize> {
-    // How a pool is imported depends on all of them.
-    let needs_all =
-        wish.action == Action::Settle || wish.request.target.kind == Some(TargetType::Zfs);
-    (!needs_all).then_some(CROWD)
+    match wish.action {
+        // How a pool is imported depends on all of them.
+        _ if wish.request.target.kind == Some(TargetType::Zfs) => None,
+        Action::Settle => None,
+        Action::Mount => Some(CROWD),
+        // Who leaves is told how many stay.
+        Action::Unmount => Some(bindings::COUNTED + 1),
+    }
 }
 
 /// The jobs that use the target, of those that were seen; whose keeper has ended uses it no more. The
@@ -118,7 +122,7 @@ fn living_users(
     me: &Owner,
 ) -> Result<Vec<Binding>> {
     loop {
-        let is_cut = crowd(wish) == Some(seen.len());
+        let is_cut = is_cut(wish, &seen);
         let mut users = Vec::new();
         for user in seen {
             if !has_left(store, wish, &user, me)? {
@@ -132,6 +136,11 @@ fn living_users(
         let Statement { sql, params } = users_of(wish);
         seen = bindings::read(&store.query(&sql, &params)?);
     }
+}
+
+/// Whether there may be more of them.
+fn is_cut(wish: &Wish<'_>, users: &[Binding]) -> bool {
+    crowd(wish).is_some_and(|crowd| users.len() >= crowd)
 }
 
 /// Whether a user is none any more; if so, that is written down.
@@ -201,7 +210,7 @@ fn decide_unmount(
     let (target, host) = (wish.target.as_str(), wish.host.as_str());
     let others = users.iter().filter(|b| b.job != i64::from(wish.job)).count();
     let mine = match users.iter().find(|b| b.job == i64::from(wish.job)) {
-        None if users.len() >= CROWD => bindings::of_job(store, wish.job, target, host)?,
+        None if is_cut(wish, users) => bindings::of_job(store, wish.job, target, host)?,
         mine => mine.cloned(),
     };
     if mine.as_ref().is_some_and(|mine| is_of_another_run(mine, wish)) {
@@ -219,13 +228,12 @@ fn decide_unmount(
             }
         },
     };
-    let are_all = users.len() < CROWD;
-    let known = Source { others: are_all.then_some(others as u64), ..known };
+    let known = Source { others: Some(others.min(bindings::COUNTED) as u64), ..known };
     if others == 0 {
         log::info!("Single active mount detected. Sending unmount request");
         Ok(Ok((Decision::Unmount, known)))
     } else {
-        let more = if are_all { "" } else { " or more" };
+        let more = if is_cut(wish, users) { " or more" } else { "" };
         let count = users.len();
         log::info!("Multiple active mounts ({count}{more}) detected. Skipping physical unmount");
         Ok(Ok((Decision::Release, known)))
