@@ -32,17 +32,28 @@ impl Floor {
         let wish = Wish::of(&request);
         self.count += 1;
         let id = format!("floor-{}-{}", std::process::id(), self.count);
-        self.plan(&wish, &id, line);
+        self.insist(|floor| floor.plan(&wish, &id, line));
         let is_there = is_mounted(wish.path);
         assert!(is_there, "{} is not mounted", wish.path);
         let answer = json!({"status": "success", "error_msg": null, "mount_path": wish.path,
             "success_msg": "S3 target already mounted", "reused_existing": true});
         let answer = answer.to_string();
-        self.commit(&wish, &id, &answer);
+        self.insist(|floor| floor.commit(&wish, &id, &answer));
         answer.into_bytes()
     }
 
-    fn plan(&mut self, wish: &Wish<'_>, id: &str, line: &[u8]) {
+    /// Does it again after a deadlock, which the server rolls back, as dms-ledger does.
+    fn insist(&mut self, work: impl Fn(&mut Floor) -> mysql::Result<()>) {
+        const DEADLOCK: u16 = 1213;
+        loop {
+            match work(self) {
+                Err(mysql::Error::MySqlError(why)) if why.code == DEADLOCK => {}
+                done => return done.expect("the server answers"),
+            }
+        }
+    }
+
+    fn plan(&mut self, wish: &Wish<'_>, id: &str, line: &[u8]) -> mysql::Result<()> {
         let request = String::from_utf8_lossy(line).into_owned();
         let path = wish.is_mount.then_some(wish.path);
         let decision = if wish.is_mount { "mount" } else { "release" };
@@ -73,14 +84,14 @@ impl Floor {
         if wish.is_mount {
             script.push(text(OWN, &wish.key()));
         }
-        let found = self.send(&script);
+        let found = self.send(&script)?;
         if wish.is_mount && found.last() == Some(&0) {
-            self.send(&[text(ANNOUNCE, &wish.key())]);
+            self.send(&[text(ANNOUNCE, &wish.key())])?;
         }
-        self.send(&[COMMIT.to_owned()]);
+        self.send(&[COMMIT.to_owned()]).map(|_| ())
     }
 
-    fn commit(&mut self, wish: &Wish<'_>, id: &str, answer: &str) {
+    fn commit(&mut self, wish: &Wish<'_>, id: &str, answer: &str) -> mysql::Result<()> {
         let mut begin = vec![BEGIN.to_owned()];
         let close = text(CLOSE, &[answer.into(), id.into()]);
         if wish.is_mount {
@@ -89,19 +100,19 @@ impl Floor {
         } else {
             begin.extend([close, text(RELEASE, &wish.key())]);
         }
-        self.send(&begin);
-        self.send(&[COMMIT.to_owned()]);
+        self.send(&begin)?;
+        self.send(&[COMMIT.to_owned()]).map(|_| ())
     }
 
     /// Sends these at once, and says how many rows each has found.
-    fn send(&mut self, script: &[String]) -> Vec<usize> {
-        let mut sets = self.connection.query_iter(script.join("; ")).expect("the server answers");
+    fn send(&mut self, script: &[String]) -> mysql::Result<Vec<usize>> {
+        let mut sets = self.connection.query_iter(script.join("; "))?;
         let mut found = Vec::new();
         while let Some(set) = sets.iter() {
             let rows: mysql::Result<Vec<mysql::Row>> = set.collect();
-            found.push(rows.expect("it is SQL").len());
+            found.push(rows?.len());
         }
-        found
+        Ok(found)
     }
 }
 
