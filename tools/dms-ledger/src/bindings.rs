@@ -36,21 +36,21 @@ const COLUMNS: &str = "jobid, backup_target_id, host, mounted, deleted, mount_pa
 const ACTIVE: &str = "mounted = 1 AND COALESCE(deleted, 0) = 0";
 
 impl Binding {
-    fn from_row(row: &Row) -> Binding {
+    fn from_row(mut row: Row) -> Binding {
         Binding {
             job: row.int(0).unwrap_or_default(),
-            target: row.text(1).unwrap_or_default(),
-            host: row.text(2).unwrap_or_default(),
+            target: row.take(1).unwrap_or_default(),
+            host: row.take(2).unwrap_or_default(),
             mounted: row.int(3) == Some(1),
             deleted: row.int(4) == Some(1),
-            path: row.text(5),
-            kind: row.text(6),
-            source: row.text(7),
-            boot: row.text(8),
-            created: row.text(9),
-            updated: row.text(10),
-            owner: row.text(11).and_then(|text| Owner::from_text(&text)),
-            access: row.text(12),
+            path: row.take(5),
+            kind: row.take(6),
+            source: row.take(7),
+            boot: row.take(8),
+            created: row.take(9),
+            updated: row.take(10),
+            owner: row.take(11).and_then(|text| Owner::from_text(&text)),
+            access: row.take(12),
         }
     }
 }
@@ -99,12 +99,12 @@ pub(crate) fn find_deleted_in_use(store: &mut dyn Store, filter: &Filter) -> Res
 
 fn find_where(store: &mut dyn Store, condition: &str, filter: &Filter) -> Result<Vec<Binding>> {
     let Statement { sql, params } = select(condition, filter);
-    Ok(read(&store.query(&sql, &params)?))
+    Ok(read(store.query(&sql, &params)?))
 }
 
 /// The bindings in these rows.
-pub(crate) fn read(rows: &[Row]) -> Vec<Binding> {
-    rows.iter().map(Binding::from_row).collect()
+pub(crate) fn read(rows: Vec<Row>) -> Vec<Binding> {
+    rows.into_iter().map(Binding::from_row).collect()
 }
 
 fn select(condition: &str, filter: &Filter) -> Statement {

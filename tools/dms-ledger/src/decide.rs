@@ -62,10 +62,10 @@ pub(crate) fn decide(
     if wish.action == Action::Mount {
         looks.push(bindings::row_of(wish));
     }
-    let (fence, found) = journal::open(store, opening, seen, looks)?;
+    let (fence, mut found) = journal::open(store, opening, seen, looks)?;
     let fence = u64::try_from(fence).unwrap_or_default();
-    let users = bindings::read(found.first().map_or(&[], Vec::as_slice));
     let is_new = found.get(1).is_some_and(Vec::is_empty);
+    let users = bindings::read(found.first_mut().map(std::mem::take).unwrap_or_default());
     let users = living_users(store, wish, users, opening.owner)?;
     let more = if is_cut(wish, &users) { " or more" } else { "" };
     log::info!(
@@ -134,7 +134,7 @@ fn living_users(
             return Ok(users);
         }
         let Statement { sql, params } = users_of(wish);
-        seen = bindings::read(&store.query(&sql, &params)?);
+        seen = bindings::read(store.query(&sql, &params)?);
     }
 }
 

@@ -100,6 +100,15 @@ impl Row {
         }
     }
 
+    /// The same, and it is not in the row any more.
+    pub(crate) fn take(&mut self, column: usize) -> Option<String> {
+        match std::mem::replace(self.0.get_mut(column)?, Value::Null) {
+            Value::Null => None,
+            Value::Int(number) => Some(number.to_string()),
+            Value::Text(text) => Some(text),
+        }
+    }
+
     /// The number in this column; `None` for NULL and for what is no number.
     pub(crate) fn int(&self, column: usize) -> Option<i64> {
         match self.0.get(column)? {

@@ -77,7 +77,8 @@ fn read_value(value: mysql::Value, column: &Column) -> Value {
         mysql::Value::Int(number) => Value::Int(number),
         mysql::Value::UInt(number) => Value::Int(i64::try_from(number).unwrap_or(i64::MAX)),
         mysql::Value::Bytes(bytes) => {
-            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let text = String::from_utf8(bytes);
+            let text = text.unwrap_or_else(|it| String::from_utf8_lossy(it.as_bytes()).into());
             let is_time = column.column_type() == ColumnType::MYSQL_TYPE_DATETIME;
             // A column of the Python client has no milliseconds.
             let is_whole = is_time && text.len() == WHOLE_SECONDS;
