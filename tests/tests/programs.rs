@@ -297,7 +297,14 @@ fn who_keeps_the_words_of_a_runs_daemons_is_one_and_ends_with_the_last_of_them()
         assert!(refused.to_string().contains("said: no place at "), "{refused}");
     }
     assert_eq!(drains().len(), 1, "{:?}", drains());
+    for _ in 0..100 {
+        let refused = pipeline.ask(&lab.request("mount", 1, "t3"));
+        assert!(refused.to_string().contains("said: no place at "), "{refused}");
+    }
+    // A process has not descriptors for any number of them.
+    assert_eq!(drains().len(), 2, "{:?}", drains());
     pipeline.end();
+    eventually("only that of daemons that run is left", || drains().len() == 1);
     for (target, left) in [("t1", 1), ("t2", 0)] {
         let path = lab.mount_point(target).display().to_string();
         fs::write(lab.path(&format!("gossip.{target}")), "bye\n").expect("it reads");

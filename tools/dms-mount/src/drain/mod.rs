@@ -29,6 +29,9 @@ use crate::daemon::reap;
 use crate::look::is_readable;
 use crate::scope::Scope;
 
+/// So many pipes one is handed at most: each takes two descriptors, of which a process has a thousand.
+const PIPES: u64 = 100;
+
 /// One that takes further pipes.
 static KEPT: Mutex<Option<Arc<Drain>>> = Mutex::new(None);
 
@@ -38,6 +41,8 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 /// A running `dms-mount drain`, which tells by number which daemon has said its last word.
 struct Drain {
     socket: OwnedFd,
+    /// The number of its first pipe.
+    first: u64,
 }
 
 /// The words of one daemon.
@@ -53,11 +58,12 @@ impl Words {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         if scope.is_none()
             && let Some(drain) = &*kept
+            && number < drain.first + PIPES
             && drain.hand_over(pipe, number, log).is_ok()
         {
             return Ok(Words { drain: Arc::clone(drain), number });
         }
-        let drain = Arc::new(Drain::start(log, scope)?);
+        let drain = Arc::new(Drain::start(number, log, scope)?);
         drain.hand_over(pipe, number, log)?;
         if scope.is_none() {
             *kept = Some(Arc::clone(&drain));
@@ -81,13 +87,13 @@ impl Words {
 }
 
 impl Drain {
-    fn start(log: &Path, scope: Option<&Scope>) -> io::Result<Drain> {
+    fn start(first: u64, log: &Path, scope: Option<&Scope>) -> io::Result<Drain> {
         let directory = log.parent().unwrap_or(log);
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut child = command(directory, scope).stdin(theirs).spawn()?;
         reap(move || child.wait());
-        Ok(Drain { socket: ours })
+        Ok(Drain { socket: ours, first })
     }
 
     /// Not at the price of waiting: one that stands still is not asked again.
