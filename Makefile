@@ -73,14 +73,17 @@ docs: ## The API documentation builds, and the pages say what the tools do
 test-unit: ## The unit tests
 	cargo test --locked --workspace --lib --bins
 
+# What is started behind & of a script ignores these, and so would all that a test interrupts.
+AS_USUAL = env --default-signal=INT,QUIT
+
 test-integration: ## Whole pipelines on real parts; as root
 # The tests run the binaries, which cargo does not know: it would not build them.
 	cargo build --workspace --locked
 # How quick it is, is said of what users have.
 	cargo build --release --locked -p dms-lock
-	cargo test --locked --workspace --test '*'
+	$(AS_USUAL) cargo test --locked --workspace --test '*'
 # The ledger's tests once more, on the other engine.
-	DMS_TEST_DB=mariadb cargo test --locked -p dms-tests $(addprefix --test ,$(LEDGER_TESTS))
+	DMS_TEST_DB=mariadb $(AS_USUAL) cargo test --locked -p dms-tests $(addprefix --test ,$(LEDGER_TESTS))
 
 torture: SECONDS = 600
 torture: ## Tries to break all of it, for SECONDS=600, by SEED=n; as root
