@@ -1,10 +1,22 @@
 //! What daemons say: it is kept, within bounds, by whoever and for as long as they run.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use dms_tests::{Filter, Lab, Process, eventually, run, script};
 use nix::sys::signal::Signal;
+
+/// A profile for this script, which is called as s3fs is.
+fn profile(lab: &Lab, name: &str, text: &str) -> PathBuf {
+    let program = lab.path(name);
+    script(&program, text);
+    let profile = include_str!("../../tools/dms-mount/profiles/s3fs.conf");
+    let ours = format!("program = {}", program.display());
+    let path = lab.path(&format!("{name}.conf"));
+    fs::write(&path, profile.replace("program = s3fs", &ours)).expect("room for it");
+    path
+}
 
 /// It says a megabyte before it mounts and another one when it is told to, and ends with s3fs.
 const TALKER: &str = r#"
@@ -19,17 +31,12 @@ wait"#;
 #[test]
 fn a_program_that_talks_is_never_kept_waiting_for_somebody_who_listens() {
     let lab = Lab::new();
-    let talker = lab.path("talker");
-    script(&talker, TALKER);
+    let talker = profile(&lab, "talker", TALKER);
     let go = lab.path("talker.go");
     run(Command::new("mkfifo").arg(&go), b"").expect(0);
-    let profile = include_str!("../../tools/dms-mount/profiles/s3fs.conf");
-    let ours = format!("program = {}", talker.display());
-    let profile = profile.replace("program = s3fs", &ours);
-    fs::write(lab.path("talker.conf"), profile).expect("room for it");
     let send = |action: &str| {
         let mut pipeline = lab.pipeline_command();
-        pipeline.env("DMS_S3_PROGRAM", lab.path("talker.conf"));
+        pipeline.env("DMS_S3_PROGRAM", &talker);
         run(&mut pipeline, format!("{}\n", lab.request(action, 1, "t1")).as_bytes())
     };
     assert_eq!(send("mount").line()["physically_mounted"], true);
@@ -64,15 +71,11 @@ wait"#;
 #[test]
 fn who_keeps_the_words_of_a_runs_daemons_is_one_and_ends_with_the_last_of_them() {
     let lab = Lab::new();
-    let gossip = lab.path("gossip");
-    script(&gossip, GOSSIP);
-    let profile = include_str!("../../tools/dms-mount/profiles/s3fs.conf");
-    let ours = format!("program = {}", gossip.display());
-    fs::write(lab.path("gossip.conf"), profile.replace("program = s3fs", &ours)).expect("room");
+    let gossip = profile(&lab, "gossip", GOSSIP);
     let drains = || drains(&lab);
     let log = |name: &str| fs::read_to_string(lab.path("run/s3").join(name)).unwrap_or_default();
     let mut command = lab.pipeline_command();
-    let mut pipeline = Filter::start(command.env("DMS_S3_PROGRAM", lab.path("gossip.conf")));
+    let mut pipeline = Filter::start(command.env("DMS_S3_PROGRAM", gossip));
     for target in ["t1", "t2"] {
         run(Command::new("mkfifo").arg(lab.path(&format!("gossip.{target}"))), b"").expect(0);
         let answer = pipeline.ask(&lab.request("mount", 1, target));

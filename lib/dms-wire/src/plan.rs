@@ -47,7 +47,7 @@ pub struct Plan {
     pub action: Action,
     /// What has to be done.
     pub decision: Decision,
-    /// An unmount: how many other jobs use the target there, if all of them were counted.
+    /// An unmount: how many other jobs use the target there, if that was looked at; it is counted to 100.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub others: Option<u64>,
     /// Which boot of the node acted, as the node says: what is mounted does not outlive it.

@@ -78,6 +78,12 @@ impl Identity {
         kill(Pid::from_raw(-self.pid), None) != Err(Errno::ESRCH)
     }
 
+    /// Whether it is our child, be it a zombie.
+    pub(crate) fn is_child(&self) -> bool {
+        let parent = || stat(self.pid)?.split_ascii_whitespace().nth(1)?.parse().ok();
+        parent() == Some(std::process::id())
+    }
+
     /// Asks it to end.
     pub(crate) fn terminate(&self, patience: Duration) -> bool {
         if self.is_alive() {
@@ -96,14 +102,20 @@ impl Identity {
     }
 }
 
-/// When the process started; `None` if there is none, or only its zombie.
-fn running_since(pid: i32) -> Option<u64> {
+/// What the kernel says of the process, from its state on, which is field 3.
+fn stat(pid: i32) -> Option<String> {
     let stat = read_proc(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
     // `pid (comm) S ...`: the name may contain anything, so count from its last parenthesis.
-    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    stat.get(stat.rfind(')')? + 1..).map(str::to_owned)
+}
+
+/// When the process started; `None` if there is none, or only its zombie.
+fn running_since(pid: i32) -> Option<u64> {
+    let stat = stat(pid)?;
+    let mut fields = stat.split_ascii_whitespace();
     match fields.next()? {
         "Z" | "X" => None,
-        // The state was field 3; the start time is field 22.
+        // The start time is field 22.
         _ => fields.nth(18)?.parse().ok(),
     }
 }

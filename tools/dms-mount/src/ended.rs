@@ -10,8 +10,6 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dms_cli::read_proc;
-
 use crate::act::Act;
 use crate::daemon::Identity;
 
@@ -45,8 +43,7 @@ const THEIRS: Duration = Duration::from_millis(1);
 
 /// Whether nobody is left of what the daemon has started, either, as far as it has not gone its own way.
 pub(crate) fn has_left_nobody(daemon: &Identity) -> bool {
-    let is_ours = parent_of(daemon.pid) == Some(std::process::id());
-    let end = Instant::now() + if is_ours { OURS } else { THEIRS };
+    let end = Instant::now() + if daemon.is_child() { OURS } else { THEIRS };
     while daemon.has_group() {
         if Instant::now() >= end {
             return false;
@@ -54,10 +51,4 @@ pub(crate) fn has_left_nobody(daemon: &Identity) -> bool {
         thread::sleep(Duration::from_micros(50));
     }
     true
-}
-
-fn parent_of(pid: i32) -> Option<u32> {
-    let stat = read_proc(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
-    // `pid (comm) S parent ...`
-    stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().nth(1)?.parse().ok()
 }

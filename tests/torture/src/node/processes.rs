@@ -52,7 +52,7 @@ impl Node {
         found
     }
 
-    /// Which target a daemon, or who keeps its words, serves.
+    /// Which target a daemon serves. Who keeps the words of several serves none.
     pub(crate) fn target_of(&self, process: &Found) -> Option<String> {
         let base = self.path("mnt").display().to_string();
         process.command.split(' ').find_map(|word| {
