@@ -220,11 +220,13 @@ fn a_daemon_that_runs_without_its_mount_is_no_mount() {
     assert_eq!(lab.mount(2, "t1")["physically_mounted"], true);
 }
 
-/// Runs dms-mount where nobody can list the processes of the host.
+/// Runs dms-mount where nobody can list the processes of the host. What it mounts is followed, too, and
+/// would keep us waiting.
 fn blindly(lab: &Lab, args: &str, input: &str) -> Run {
     let log = lab.path("strace").display().to_string();
     let inject = "-e trace=openat -e inject=openat:error=EIO";
-    let script = format!("exec strace -f -qq -o {log} -P /proc {inject} dms-mount {args}");
+    let script =
+        format!("exec timeout 20 strace -f -qq -o {log} -P /proc {inject} dms-mount {args}");
     run(&mut lab.command("sh", &["-c", &script]), input.as_bytes())
 }
 

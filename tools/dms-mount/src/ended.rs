@@ -41,8 +41,11 @@ const OURS: Duration = Duration::from_millis(100);
 /// The same of somebody else's, who may never look. Then the next mount does.
 const THEIRS: Duration = Duration::from_millis(1);
 
-/// Whether nobody is left of what the daemon has started, either, as far as it has not gone its own way.
+/// Whether it has ended, and nobody is left of what it has started, either, as far as it has not gone its own way.
 pub(crate) fn has_left_nobody(daemon: &Identity) -> bool {
+    if daemon.is_alive() {
+        return false;
+    }
     let end = Instant::now() + if daemon.is_child() { OURS } else { THEIRS };
     while daemon.has_group() {
         if Instant::now() >= end {

@@ -48,8 +48,7 @@ pub(crate) fn unmount(
             log::warn!("unable to remove the credentials of {}: {why}", act.target);
         }
         clean_up(act, record);
-        if taken != Some(UnmountMethod::Lazy) && daemon.is_none_or(|it| ended::has_left_nobody(&it))
-        {
+        if daemon.is_none_or(|daemon| ended::has_left_nobody(&daemon)) {
             ended::note(act);
         }
     }
