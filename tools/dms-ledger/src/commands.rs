@@ -194,7 +194,7 @@ pub(crate) fn cleanup(settings: &Settings, args: &CleanupArgs, stdout: &mut impl
 
 /// For a database that we may not change ourselves.
 pub(crate) fn init_statements(settings: &Settings, stdout: &mut impl Write) -> Done {
-    let id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
+    let id = random_id().context("unable to make", "a random id")?;
     let statements = Place::read(&settings.db_url)
         .map_err(|why| Failure::permanent(format!("DMS_DB_URL {why}")))
         .map(|place| schema::statements(place.dialect(), &id))?;

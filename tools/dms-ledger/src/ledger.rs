@@ -84,7 +84,7 @@ fn connect(settings: &Settings) -> Result<(Place, Box<dyn Store>, String), Failu
             servers::open(server, patience).map_err(|why| failed(&place, &why))?
         }
     };
-    let new_id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
+    let new_id = random_id().context("unable to make", "a random id")?;
     Ok((place, store, new_id))
 }
 

@@ -104,7 +104,7 @@ impl LockDir {
 
     /// A life lock for a new run.
     pub(crate) fn new_life(&self) -> Result<life::Life, Failure> {
-        let id = dms_cli::random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
+        let id = dms_cli::random_id().context("unable to make", "a random id")?;
         life::Life::begin(&self.path, self.access, &id)
             .context("unable to make a life lock in", self.path.display())
     }

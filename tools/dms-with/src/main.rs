@@ -41,7 +41,7 @@ fn run() -> Result<Exit, Failure> {
     let Some(args) = args else { return config.print() };
     let token = std::env::var("KEYSTONE_TOKEN").ok().filter(|token| !token.is_empty());
     let (rules, wanted, command) = args.read(&settings, token)?;
-    let id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
+    let id = random_id().context("unable to make", "a random id")?;
     let life = Life::begin(&settings.lock_dir, Access::of_directory(&settings.lock_dir), &id)
         .context("unable to make a life lock in", settings.lock_dir.display())?;
     let asker = Asker::new(pipeline?, &settings);

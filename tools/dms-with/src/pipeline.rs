@@ -62,7 +62,7 @@ impl Pipeline {
     /// Starts it, with a life lock of its own: what it had begun can be settled once it has ended.
     /// Also returns what it says, if that is not for our own standard error.
     pub(crate) fn start(&self, voice: &Voice) -> Result<(Running, Option<PipeReader>), Failure> {
-        let id = random_id().context("unable to read", "/proc/sys/kernel/random/uuid")?;
+        let id = random_id().context("unable to make", "a random id")?;
         let life = Life::begin(&self.lock_dir, Access::of_directory(&self.lock_dir), &id)
             .context("unable to make a life lock in", self.lock_dir.display())?;
         let _passed = life.pass_on().context("unable to pass on", life.path().display())?;
