@@ -4,7 +4,7 @@
 
 use dms_wire::{Access, Owner, Plan};
 
-use crate::store::{Result, Row, Statement, Store, StoreError, Value, params};
+use crate::store::{Result, Row, Statement, Store, StoreError, Value, params, values};
 use crate::wish::Wish;
 
 /// A job's use of a target on a host.
@@ -134,7 +134,7 @@ fn select(condition: &str, filter: &Filter) -> Statement {
         sql.push_str(" LIMIT ?");
         values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
     }
-    Statement::new(sql, &values)
+    Statement::new(sql, values)
 }
 
 /// Asks for the jobs that use the target on the host; for no more than so many, where it counts only
@@ -154,7 +154,7 @@ pub(crate) fn row_of(wish: &Wish<'_>) -> Statement {
     Statement::new(
         "SELECT 1 FROM backup_target_mount_ledger
          WHERE jobid = ? AND backup_target_id = ? AND host = ?",
-        params![wish.job, wish.target.as_str(), wish.host.as_str()],
+        values![wish.job, wish.target.as_str(), wish.host.as_str()],
     )
 }
 
@@ -244,7 +244,7 @@ pub(crate) fn binding(plan: &Plan) -> Statement {
          SET mounted = 1, deleted = 0, deleted_at = NULL, mount_path = ?, type = ?, source = ?,
              access = ?, boot = ?, owner = ?, updated_at = NOW_TEXT
          WHERE jobid = ? AND backup_target_id = ? AND host = ?",
-        &params,
+        params,
     )
 }
 
@@ -287,7 +287,7 @@ pub(crate) fn releasing(job: i64, target: &str, host: &str) -> Statement {
         "UPDATE backup_target_mount_ledger
          SET mounted = 0, boot = NULL, owner = NULL, updated_at = NOW_TEXT
          WHERE jobid = ? AND backup_target_id = ? AND host = ? AND mounted = 1",
-        params![job, target, host],
+        values![job, target, host],
     )
 }
 

@@ -47,9 +47,15 @@ impl<T: Into<Value>> From<Option<T>> for Value {
     }
 }
 
-/// `params![a, b]`: the values for the question marks of a statement.
+/// `values![a, b]`: the values for the question marks of a statement, to be kept by it.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { [$($crate::store::Value::from($value)),*] };
+}
+pub(crate) use values;
+
+/// `params![a, b]`: the same, to be looked at.
 macro_rules! params {
-    ($($value:expr),* $(,)?) => { &[$($crate::store::Value::from($value)),*] };
+    ($($value:expr),* $(,)?) => { &$crate::store::values![$($value),*] };
 }
 pub(crate) use params;
 
@@ -64,8 +70,8 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    pub(crate) fn new(sql: impl Into<Cow<'static, str>>, params: &[Value]) -> Self {
-        Statement { sql: sql.into(), params: params.to_vec() }
+    pub(crate) fn new(sql: impl Into<Cow<'static, str>>, params: impl Into<Vec<Value>>) -> Self {
+        Statement { sql: sql.into(), params: params.into() }
     }
 }
 

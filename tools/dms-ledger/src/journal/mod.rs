@@ -7,7 +7,7 @@ pub(crate) use read::{Filter, Operation, find, last_fence_done, last_mount};
 use dms_wire::{Access, Action, Decision, Plan, Request, Response, TargetType};
 
 use crate::owner::Owner;
-use crate::store::{Result, Row, Statement, Store, StoreError, params, transaction};
+use crate::store::{Result, Row, Statement, Store, StoreError, params, transaction, values};
 
 /// What a new operation is going to be.
 pub(crate) struct Opening<'a> {
@@ -65,7 +65,7 @@ pub(crate) fn open(
     seen: Option<&Operation>,
     looks: Vec<Statement>,
 ) -> Result<(i64, Vec<Vec<Row>>)> {
-    let fence = Statement::new(store.dialect().count_fence, params![new.target, new.host]);
+    let fence = Statement::new(store.dialect().count_fence, values![new.target, new.host]);
     let row = seen.map_or_else(|| insert(new), |seen| reopen(seen, new));
     let statements: Vec<Statement> = [fence, row].into_iter().chain(looks).collect();
     let mut answers = store.run_all(&statements)?.into_iter();
@@ -113,7 +113,7 @@ fn insert(new: &Opening<'_>) -> Statement {
          VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, NOW_TEXT, NOW_TEXT, 1, ?, ?, ?, ?, ?, ?,
                  NOW_MILLIS + ?, NOW_MILLIS, ?, ?, {FENCE})"
     );
-    let params = params![
+    let params = values![
         new.id,
         new.target,
         new.job,
@@ -149,7 +149,7 @@ fn reopen(seen: &Operation, new: &Opening<'_>) -> Statement {
              waited_ms = ?, decision = ?, seq = {FENCE}
          WHERE id = ? AND status = ? AND pending IS NULL"
     );
-    let params = params![
+    let params = values![
         new.path,
         new.pending_path(),
         new.pool(),
@@ -231,7 +231,7 @@ pub(crate) fn closing(id: &str, seq: u64, answer: &Response) -> Statement {
              success_msg = ?, error_code = ?, response_data = ?, updated_at = NOW_TEXT,
              completed_at = NOW_TEXT, closed_ms = NOW_MILLIS
          WHERE id = ? AND pending = 1 AND seq = ?",
-        params![
+        values![
             status_word(answer),
             answer.error_msg.as_deref(),
             answer.success_msg.as_deref(),
@@ -316,6 +316,6 @@ pub(crate) fn settling(plan: &Plan) -> Statement {
     Statement::new(
         "UPDATE backup_target_mount_operations SET status = 'error', updated_at = NOW_TEXT
          WHERE backup_target_id = ? AND host = ? AND status = 'unsettled'",
-        params![plan.target.as_str(), plan.host.as_str()],
+        values![plan.target.as_str(), plan.host.as_str()],
     )
 }

@@ -11,7 +11,7 @@ use mysql::prelude::Queryable;
 use mysql::{ClientIdentity, Conn, Opts, OptsBuilder, SslOpts};
 
 use self::cluster::Transaction;
-use self::statement::{Form, read_all, read_row, text};
+use self::statement::{Form, Script, read_all, read_row};
 use crate::place::Server;
 use crate::schema;
 use crate::store::{
@@ -194,17 +194,20 @@ impl Store for Mysql {
         let is_first = self.is_to_begin || self.transaction.is_none();
         let is_to_begin = std::mem::take(&mut self.is_to_begin);
         let (before, after) = self.transaction.map_or((vec![], None), |it| it.around(is_to_begin));
-        let mut script: Vec<String> = before.into_iter().map(str::to_owned).collect();
-        let skipped = script.len();
-        script.extend(statements.iter().map(|Statement { sql, params }| {
+        let asks = self.transaction.is_some() && self.is_in_cluster.is_none();
+        let skipped = before.len();
+        let mut script = Script::default();
+        before.into_iter().for_each(|sql| script.add(sql, &[]));
+        for Statement { sql, params } in statements {
             let sql = schema::MYSQL.spell(sql);
             trace_statement(&sql);
-            text(&sql, params)
-        }));
-        let asks = self.transaction.is_some() && self.is_in_cluster.is_none();
-        script.extend(asks.then(|| cluster::QUESTION.to_owned()));
-        script.extend(after.map(str::to_owned));
-        let (count, script) = (script.len(), script.join(";\n"));
+            script.add(&sql, params);
+        }
+        asks.then_some(cluster::QUESTION)
+            .into_iter()
+            .chain(after)
+            .for_each(|sql| script.add(sql, &[]));
+        let Script { text: script, count } = script;
         let mut answers = self.run_again(is_first, |connection| read_all(connection, &script))?;
         if answers.len() != count {
             return Err(StoreError::Failed("the server did not answer every statement".into()));

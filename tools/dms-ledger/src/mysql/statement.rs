@@ -15,7 +15,9 @@ pub(super) enum Form {
 
 impl Form {
     pub(super) fn text(sql: &str, params: &[Value]) -> Form {
-        Form::Text(text(sql, params))
+        let mut text = String::new();
+        write(&mut text, sql, params);
+        Form::Text(text)
     }
 
     pub(super) fn prepared(params: &[Value]) -> Form {
@@ -30,16 +32,32 @@ impl Form {
     }
 }
 
-/// The statement with each question mark replaced by a value, quoted. The session's `sql_mode` has the
-/// server read a backslash as it is written here.
-pub(super) fn text(sql: &str, params: &[Value]) -> String {
+/// Statements that are sent at once.
+#[derive(Default)]
+pub(super) struct Script {
+    pub(super) text: String,
+    pub(super) count: usize,
+}
+
+impl Script {
+    pub(super) fn add(&mut self, sql: &str, params: &[Value]) {
+        if self.count > 0 {
+            self.text.push_str(";\n");
+        }
+        write(&mut self.text, sql, params);
+        self.count += 1;
+    }
+}
+
+/// Writes the statement behind this text, with each question mark replaced by a value, quoted. The session's
+/// `sql_mode` has the server read a backslash as it is written here.
+pub(super) fn write(text: &mut String, sql: &str, params: &[Value]) {
     let mut parts = sql.split('?');
-    let mut text = parts.next().unwrap_or_default().to_owned();
+    text.push_str(parts.next().unwrap_or_default());
     for (part, value) in parts.zip(params) {
         text.push_str(&parameter(value).as_sql(false));
         text.push_str(part);
     }
-    text
 }
 
 /// Sends several statements at once, and reads what came of each.
