@@ -1,6 +1,6 @@
 //! What a request costs, in things that can be counted and do not depend on what else the machine does:
 //! round trips to the ledger's server, waits for the disk, programs that are started, readings of the
-//! list of mounts. So a step back is seen without measuring any time.
+//! list of mounts; and in what is done while another waits. So a step back is seen without measuring any time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,6 +40,7 @@ fn count(lab: &Lab, actions: &[&str]) -> Counts {
             Some(call) if call.starts_with("sendto(") => "round trips",
             Some(call) if call.starts_with("execve(") => "programs",
             Some(call) if call.contains("/mountinfo\"") => "lists of mounts",
+            Some(call) if call.contains("/fence/.t1\"") => "files of fences",
             _ => continue,
         };
         *counts.entry(what).or_default() += 1;
@@ -60,13 +61,16 @@ fn cost(lab: &Lab) -> Counts {
     let many = count(lab, &pair.repeat(2 + PAIRS));
     let count = |counts: &Counts, what| counts.get(what).copied().unwrap_or(0);
     let more = |what| count(&many, what).saturating_sub(count(&few, what));
-    ["syncs", "round trips", "programs", "lists of mounts"].map(|what| (what, more(what))).into()
+    let all = ["syncs", "round trips", "programs", "lists of mounts", "files of fences"];
+    all.map(|what| (what, more(what))).into()
 }
 
 /// Nothing is mounted and nobody is new: nothing is started, and the kernel's list is as it was.
 #[track_caller]
 fn assert_nothing_is_started(cost: &Counts) {
     assert_eq!((cost["programs"], cost["lists of mounts"]), (0, 0), "{cost:?}");
+    // The number of a fence is written over the last one, unless it has a digit more.
+    assert!(cost["files of fences"] <= 1, "{cost:?}");
 }
 
 #[test]
@@ -107,6 +111,23 @@ fn what_is_sent_once_takes_one_round_trip() {
         let trips = trips + 2 * 5 + 1;
         assert_eq!(one["round trips"], trips, "{one:?}");
     }
+    lab.unmount(1, "t1");
+}
+
+#[test]
+fn what_a_mount_is_asked_for_first_is_whether_it_lives() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = Lab::on_sqlite();
+    lab.mount(1, "t1");
+    let log = lab.fresh_path("strace").display().to_string();
+    let strace = ["-f", "-s", "40", "-e", "trace=write,openat", "-o", &log, "dms-mount"];
+    let line = lab.request("mount", 2, "t1").to_string() + "\n";
+    run(&mut lab.command("strace", &strace), line.as_bytes()).expect(0);
+    let text = fs::read_to_string(&log).expect("strace has written it");
+    let position = |what: &str| text.lines().position(|line| line.contains(what));
+    let asked = position("{\\\"mount\\\":{\\\"path\\\"").expect("it is asked");
+    let read = position("/run/mounts/t1\"").expect("its record is read");
+    assert!(asked < read, "the answer is waited for, while the record could be read: {text}");
     lab.unmount(1, "t1");
 }
 

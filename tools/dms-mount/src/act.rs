@@ -1,5 +1,6 @@
 //! An act on a target, under its lock: what is known of the target, and whose mount is whose.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::mountinfo::{Mount, Mounts};
 use crate::nfs::{self, Export};
 use crate::node::Node;
 use crate::place::Place;
+use crate::probe::{self, Depth, Health, Trial};
 use crate::record::Record;
 use crate::s3;
 
@@ -31,11 +33,26 @@ pub(crate) struct Act<'a> {
     pub(crate) before: Option<Record>,
     /// The export that the request names, if it does.
     pub(crate) export: Option<Export>,
+    /// How the mount is, asked before all else was read.
+    pub(crate) trial: Cell<Option<Trial>>,
     /// Held until the act is over; mount(8) and umount(8) inherit it.
     pub(crate) lock: Lock,
 }
 
 impl Act<'_> {
+    /// Tries a mount; it may have been asked already.
+    pub(crate) fn health(
+        &self,
+        mount: &Mount,
+        depth: Depth,
+        bound: Duration,
+    ) -> io::Result<Health> {
+        match self.trial.take().filter(|trial| trial.is_of(mount, depth)) {
+            Some(trial) => trial.end(bound),
+            None => probe::health(mount, depth, bound),
+        }
+    }
+
     /// What the node remembers of the target now.
     pub(crate) fn record(&self) -> Option<Record> {
         self.node.run_dir.load(self.target)

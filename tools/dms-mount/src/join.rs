@@ -7,7 +7,7 @@ use crate::failed::Failed;
 use crate::mount::{PATIENCE, new_record, save};
 use crate::mountinfo::Mount;
 use crate::nfs::{self, Export, Options};
-use crate::probe::{self, Depth, Health};
+use crate::probe::{Depth, Health};
 use crate::record::{Record, State};
 use crate::s3;
 use crate::source::Source;
@@ -17,7 +17,8 @@ pub(crate) fn is_usable(act: &Act<'_>, found: &Mount, is_known: bool) -> Result<
     // One that nobody has seen working yet may still be finding out that it cannot.
     let depth = if is_known { Depth::Daemon } else { Depth::Server };
     let bound = PATIENCE.min(act.until.left());
-    let health = probe::health(found, depth, bound)
+    let health = act
+        .health(found, depth, bound)
         .map_err(|why| Failed::system(ErrorCode::Mount, "unable to probe the mount", &why))?;
     match health {
         // If it went away meanwhile, it was the bare directory that answered.

@@ -37,23 +37,45 @@ static KEPT: Mutex<Option<Looker>> = Mutex::new(None);
 
 /// Has it looked at. `None`: no answer in time.
 pub(crate) fn ask(question: &Question, bound: Duration) -> io::Result<Option<Vec<String>>> {
-    let until = Deadline::after(bound);
-    let line = serde_json::to_string(question)? + "\n";
-    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let mut looker = kept.map_or_else(Looker::start, Ok)?;
-    let mut said = looker.ask(&line, until)?;
-    if let Said::Ended = said {
-        // Somebody may have killed it while it was kept.
-        looker = Looker::start()?;
-        said = looker.ask(&line, until)?;
+    Asked::about(question)?.answer(bound)
+}
+
+/// A question that is being looked into. Whoever drops it does not want to know any more, and the
+/// process that looks is ended with it.
+pub(crate) struct Asked {
+    looker: Looker,
+    line: String,
+    /// Whether it was written to one that lived.
+    is_heard: bool,
+}
+
+impl Asked {
+    /// Asks, and does not wait.
+    pub(crate) fn about(question: &Question) -> io::Result<Asked> {
+        let line = serde_json::to_string(question)? + "\n";
+        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut looker = kept.map_or_else(Looker::start, Ok)?;
+        let is_heard = looker.tell(&line)?;
+        Ok(Asked { looker, line, is_heard })
     }
-    let answer: Answer = match said {
-        Said::Answer(line) => serde_json::from_str(&line)?,
-        Said::Ended => return Err(io::Error::other("the process that looks has ended")),
-        Said::Nothing => return Ok(None),
-    };
-    *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(looker);
-    answer.map(Some).map_err(io::Error::other)
+
+    /// What was seen. `None`: no answer in time.
+    pub(crate) fn answer(mut self, bound: Duration) -> io::Result<Option<Vec<String>>> {
+        let until = Deadline::after(bound);
+        let mut said = if self.is_heard { self.looker.hear(until)? } else { Said::Ended };
+        if let Said::Ended = said {
+            // Somebody may have killed it while it was kept.
+            self.looker = Looker::start()?;
+            said = if self.looker.tell(&self.line)? { self.looker.hear(until)? } else { said };
+        }
+        let answer: Answer = match said {
+            Said::Answer(line) => serde_json::from_str(&line)?,
+            Said::Ended => return Err(io::Error::other("the process that looks has ended")),
+            Said::Nothing => return Ok(None),
+        };
+        *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.looker);
+        answer.map(Some).map_err(io::Error::other)
+    }
 }
 
 struct Looker {
@@ -82,11 +104,15 @@ impl Looker {
         }
     }
 
-    fn ask(&mut self, line: &str, until: Deadline) -> io::Result<Said> {
+    /// False: it has ended.
+    fn tell(&mut self, line: &str) -> io::Result<bool> {
         match self.stdin.write_all(line.as_bytes()) {
-            Err(why) if why.kind() == io::ErrorKind::BrokenPipe => return Ok(Said::Ended),
-            written => written?,
+            Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            written => written.map(|()| true),
         }
+    }
+
+    fn hear(&mut self, until: Deadline) -> io::Result<Said> {
         let (mut answer, mut chunk) = (Vec::new(), [0; 4096]);
         while answer.last() != Some(&b'\n') {
             if !is_readable(&self.stdout, until)? {

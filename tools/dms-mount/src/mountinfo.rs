@@ -65,7 +65,8 @@ impl Mounts {
 
     /// What is mounted at `path`: the topmost, which is the one that a job would write to.
     pub(crate) fn at(&self, path: &Path) -> Option<&Mount> {
-        self.0.iter().rev().find(|mount| mount.path == path)
+        // By their bytes, of which the kernel's has none too many; the list may be long.
+        self.0.iter().rev().find(|mount| mount.path.as_os_str() == path.as_os_str())
     }
 
     /// Whether what is mounted there is mounted somewhere else, too: NFS has one file system for all

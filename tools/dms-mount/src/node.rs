@@ -1,5 +1,6 @@
 //! This node: what it was told at its start, and one act at a time on each target.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,14 +13,16 @@ use dms_wire::{
 
 use crate::act::{Act, read_mounts};
 use crate::failed::Failed;
+use crate::mountinfo::Mounts;
 use crate::nfs;
 use crate::place::Place;
+use crate::probe::{Depth, Trial};
 use crate::run_dir::RunDir;
 use crate::secrets::Secrets;
 use crate::settings;
 use crate::source::{Source, export_of, source_of};
 use crate::umount::Policy;
-use crate::{mount, unmount, zfs};
+use crate::{mount, s3, unmount, zfs};
 
 /// What does not change from request to request.
 pub(crate) struct Node {
@@ -112,7 +115,7 @@ impl Node {
         // Checked before anything is touched, and again under the lock.
         let place = Place::find(&self.bases, &path)?;
         place.check(&*read_mounts()?)?;
-        let act = self.begin(request, place, until)?;
+        let act = self.begin(request, &wanted, place, until)?;
         let outcome = match wanted {
             Wanted::Import(wanted) => zfs::import(&act, &wanted, &path),
             Wanted::Mount(source) => {
@@ -199,6 +202,7 @@ impl Node {
             mounts,
             before,
             export: None,
+            trial: Cell::new(None),
             lock,
         }))
     }
@@ -216,6 +220,7 @@ impl Node {
     fn begin<'a>(
         &'a self,
         request: &'a Request,
+        wanted: &Wanted,
         place: Place,
         until: Deadline,
     ) -> Result<Act<'a>, Failed> {
@@ -224,6 +229,11 @@ impl Node {
             let text = format!("timeout: another act on {target} does not end");
             Failed::new(ErrorCode::Busy, text)
         })?;
+        let mounts = read_mounts()?;
+        let trial = match wanted {
+            Wanted::Mount(_) => try_own(&mounts, target, &place),
+            _ => None,
+        };
         if let Some(plan) = &request.plan {
             let passed = self.run_dir.pass_fence(plan).map_err(|why| {
                 Failed::system(ErrorCode::Internal, "unable to note the fence", &why)
@@ -233,7 +243,6 @@ impl Node {
                 return Err(Failed::new(ErrorCode::Stale, text));
             }
         }
-        let mounts = read_mounts()?;
         place.check(&mounts)?;
         let act = Act {
             node: self,
@@ -245,9 +254,18 @@ impl Node {
             mounts,
             before: self.run_dir.load(target),
             export: export_of(request),
+            trial: Cell::new(trial),
             lock,
         };
         nfs::refuse_while_under_way(&act)?;
         Ok(act)
     }
+}
+
+/// Has a mount tried that says of itself that it is the target's: what else there is to be read takes as
+/// long as the answer. Nobody else's is touched.
+fn try_own(mounts: &Mounts, target: &TargetId, place: &Place) -> Option<Trial> {
+    let own = mounts.at(place.path()).filter(|mount| s3::is_marked(mount, target))?;
+    // Whoever needs to know asks again.
+    Trial::begin(own, Depth::Daemon).ok()
 }

@@ -60,7 +60,7 @@ impl Place {
         let wanted = Path::new(path.as_str());
         for base in bases {
             // As the kernel spells it: a base may be reached through a link of the admin's.
-            let real = fs::canonicalize(base).unwrap_or_else(|_| base.clone());
+            let real = fs::canonicalize(base).unwrap_or_else(|_| base.components().collect());
             for prefix in [base.as_path(), &real] {
                 let Ok(rest) = wanted.strip_prefix(prefix) else { continue };
                 let parts: Vec<OsString> = rest.iter().map(OsStr::to_owned).collect();
@@ -240,6 +240,13 @@ mod tests {
             let found = path.and_then(|path| Place::find(&["/srv/mounts".into()], &path));
             assert!(found.is_err(), "{bad} was accepted");
         }
+    }
+
+    #[test]
+    fn a_base_that_is_not_there_yet_is_spelled_as_the_kernel_will() {
+        let path = MountPath::try_from("/nonexistent/base/t".to_owned()).expect("a path");
+        let place = Place::find(&["/nonexistent//./base/".into()], &path).expect("it is below");
+        assert_eq!(place.path().as_os_str(), "/nonexistent/base/t");
     }
 
     #[test]

@@ -57,26 +57,50 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// Tries it, from a process of its own.
 pub(crate) fn health(mount: &Mount, depth: Depth, bound: Duration) -> io::Result<Health> {
-    let end = Instant::now() + bound;
-    let left = || end.saturating_duration_since(Instant::now());
-    let first = look(mount, depth, bound)?;
-    if first != Health::Gone || !nfs::is_nfs(mount) {
-        return Ok(first);
-    }
-    // What is gone is unmounted, under whoever has files open there: one word is not enough.
-    thread::sleep(SECOND_LOOK.min(left() / 2));
-    look(mount, depth, left())
+    Trial::begin(mount, depth)?.end(bound)
 }
 
-fn look(mount: &Mount, depth: Depth, bound: Duration) -> io::Result<Health> {
-    // The kernel, which is the client there, may still know what its server has removed.
-    let is_nfs = nfs::is_nfs(mount);
-    let depth = if is_nfs { Depth::Server } else { depth };
-    let (path, device) = (mount.path.clone(), mount.device.clone());
-    let Some(words) = look::ask(&look::Question::Mount(Question { path, device, depth }), bound)?
-    else {
-        return Ok(Health::Hung);
-    };
+/// A mount that is being tried.
+pub(crate) struct Trial {
+    mount: Mount,
+    depth: Depth,
+    asked: look::Asked,
+}
+
+impl Trial {
+    /// Begins it, and does not wait.
+    pub(crate) fn begin(mount: &Mount, depth: Depth) -> io::Result<Trial> {
+        // The kernel, which is the client there, may still know what its server has removed.
+        let depth = if nfs::is_nfs(mount) { Depth::Server } else { depth };
+        let (path, device) = (mount.path.clone(), mount.device.clone());
+        let asked = look::Asked::about(&look::Question::Mount(Question { path, device, depth }))?;
+        Ok(Trial { mount: mount.clone(), depth, asked })
+    }
+
+    /// Whether it is one of this mount, and goes as deep.
+    pub(crate) fn is_of(&self, mount: &Mount, depth: Depth) -> bool {
+        self.mount == *mount && (self.depth == depth || self.depth == Depth::Server)
+    }
+
+    /// What came of it.
+    pub(crate) fn end(self, bound: Duration) -> io::Result<Health> {
+        let end = Instant::now() + bound;
+        let left = || end.saturating_duration_since(Instant::now());
+        let is_nfs = nfs::is_nfs(&self.mount);
+        let first = read(self.asked.answer(bound)?, is_nfs)?;
+        if first != Health::Gone || !is_nfs {
+            return Ok(first);
+        }
+        // What is gone is unmounted, under whoever has files open there: one word is not enough.
+        thread::sleep(SECOND_LOOK.min(left() / 2));
+        let again = Trial::begin(&self.mount, self.depth)?;
+        read(again.asked.answer(left())?, is_nfs)
+    }
+}
+
+/// What the answer says of the mount's health. `None`: there was none in time.
+fn read(answer: Option<Vec<String>>, is_nfs: bool) -> io::Result<Health> {
+    let Some(words) = answer else { return Ok(Health::Hung) };
     match words.first().map(String::as_str) {
         Some("stale") if is_nfs => Ok(Health::Gone),
         Some("silent") if is_nfs => Ok(Health::Hung),

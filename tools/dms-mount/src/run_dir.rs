@@ -2,11 +2,11 @@
 //! credentials of what is mounted, and the last fence.
 //!
 //! It lies on a tmpfs, and may be lost while mounts live: the kernel is the truth, and what is
-//! remembered only says more about it. Every file is replaced whole.
+//! remembered only says more about it. Every file is replaced whole, or as much of a fence as has changed.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use dms_flock::make_dir;
@@ -24,6 +24,10 @@ pub(crate) struct RunDir {
 
 /// The fences of one target that were last acted on: a line `<ledger id> <seq>` per ledger.
 const FENCES_KEPT: usize = 8;
+
+/// So much can be written over what a file has, in bytes: it is done in one go, which no signal ends half
+/// way, and takes no room.
+const AT_ONCE: usize = 1024;
 
 impl RunDir {
     /// Makes what is missing of it.
@@ -198,9 +202,10 @@ impl RunDir {
     /// it. False: a later plan has been here. Only under the act lock.
     pub(crate) fn pass_fence(&self, plan: &Plan) -> io::Result<bool> {
         let path = self.path.join("fence").join(plan.target.as_str());
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(why) if why.kind() == io::ErrorKind::NotFound => String::new(),
+        let mut text = String::new();
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(mut file) => file.read_to_string(&mut text).map(|_| Some(file))?,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => None,
             Err(why) => return Err(why),
         };
         let mut fences: Vec<(&str, u64)> = text
@@ -217,8 +222,13 @@ impl RunDir {
         fences.retain(|(ledger, _)| *ledger != plan.ledger);
         fences.insert(0, (&plan.ledger, plan.seq));
         fences.truncate(FENCES_KEPT);
-        let text: String = fences.iter().map(|(ledger, seq)| format!("{ledger} {seq}\n")).collect();
-        replace(&path, text.as_bytes(), 0o644)?;
+        let new: String = fences.iter().map(|(ledger, seq)| format!("{ledger} {seq}\n")).collect();
+        match file {
+            Some(file) if new.len() == text.len() && new.len() <= AT_ONCE => {
+                file.write_all_at(new.as_bytes(), 0)?;
+            }
+            _ => replace(&path, new.as_bytes(), 0o644)?,
+        }
         Ok(true)
     }
 }
@@ -279,6 +289,11 @@ mod tests {
         assert!(!pass("a", 6));
         assert!(pass("b", 1), "the fences of two ledgers cannot be compared");
         assert!(!pass("a", 6), "the other ledger's fence was forgotten");
+        // Over what the file has, and longer than that.
+        assert!(pass("b", 2) && pass("b", 3) && pass("b", 10) && pass("a", 8) && pass("a", 9));
+        assert!(!pass("b", 9) && !pass("a", 8));
+        let file = run.path().join("fence").join("t");
+        assert_eq!(fs::read_to_string(file).expect("it was written"), "a 9\nb 10\n");
     }
 
     #[test]
