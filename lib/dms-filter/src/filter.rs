@@ -15,6 +15,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::descendants::Descendants;
 
+/// So much of its output is read at once, in bytes.
+const CHUNK: usize = 16 << 10;
+
 /// How often to look whether it has ended: its output may be held open by others.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -32,6 +35,8 @@ pub struct Filter {
     /// `None` once it was closed.
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
+    /// What was read last of its output.
+    chunk: Vec<u8>,
     /// The longest answer that is one, in bytes.
     longest: usize,
 }
@@ -71,7 +76,7 @@ impl Filter {
         };
         unblock(stdin.as_fd())?;
         unblock(stdout.as_fd())?;
-        Ok(Filter { child, stdin: Some(stdin), stdout, longest })
+        Ok(Filter { child, stdin: Some(stdin), stdout, chunk: vec![0; CHUNK], longest })
     }
 
     /// The leader of its process group.
@@ -96,14 +101,19 @@ impl Filter {
     /// If it does not answer with one line in time. Then it is of no more use.
     pub fn ask(&mut self, line: &[u8], patience: Duration) -> Result<Vec<u8>, Lost> {
         let end = Instant::now() + patience;
-        let question: Vec<u8> = line.iter().copied().chain([b'\n']).collect();
-        let mut unsent = &question[..];
+        if patience.is_zero() {
+            // Nor is it told anything.
+            return Err(Lost::TimedOut);
+        }
+        let question = [line, b"\n"].concat();
+        // Mostly the pipe takes it whole.
+        let mut unsent = self.send(&question);
         let mut answer = Vec::new();
         loop {
-            self.wait_ready(!unsent.is_empty(), end)?;
+            let is_ready = self.wait_ready(!unsent.is_empty(), end)?;
             unsent = self.send(unsent);
             // Looked at before its output: whatever it has said by now is in the pipe.
-            let has_ended = self.has_ended();
+            let has_ended = !is_ready && self.has_ended();
             let length = answer.len();
             if self.receive(&mut answer)? {
                 // The next line would be taken for the rest of this one.
@@ -119,8 +129,8 @@ impl Filter {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits until it says something, or can be told something, or for a moment.
-    fn wait_ready(&self, unsent: bool, end: Instant) -> Result<(), Lost> {
+    /// Waits until it says something, or can be told something; false: for a moment, and in vain.
+    fn wait_ready(&self, unsent: bool, end: Instant) -> Result<bool, Lost> {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Lost::TimedOut);
@@ -130,7 +140,8 @@ impl Filter {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
         }
         match poll(&mut fds, until(left.min(LOOK))) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Ok(0) | Err(Errno::EINTR) => Ok(false),
+            Ok(_) => Ok(true),
             Err(_) => Err(Lost::Ended),
         }
     }
@@ -148,11 +159,10 @@ impl Filter {
 
     /// Takes in what it says; true once that is one whole line.
     fn receive(&mut self, answer: &mut Vec<u8>) -> Result<bool, Lost> {
-        let mut chunk = [0; 16384];
-        match self.stdout.read(&mut chunk) {
+        match self.stdout.read(&mut self.chunk) {
             Ok(0) => Err(Lost::Ended),
             Ok(length) => {
-                answer.extend_from_slice(&chunk[..length]);
+                answer.extend_from_slice(&self.chunk[..length]);
                 match answer.iter().position(|&byte| byte == b'\n') {
                     None if answer.len() > self.longest => Err(Lost::Confused),
                     None => Ok(false),

@@ -32,10 +32,12 @@ pub(crate) fn plan(settings: &Settings, mut output: impl Write) -> Result<Exit, 
     while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let request = match &line {
             Line::TooLong => Err(Response::too_long()),
-            Line::Text(text) => match LockTimeout::parse(text) {
-                Some(timeout) => Err(note_timeout(&mut ledger, settings, timeout)),
-                None => Request::parse(text).map_err(|why| Response::invalid(&why)),
-            },
+            Line::Text(text) => {
+                Request::parse(text).map_err(|why| match LockTimeout::parse(text) {
+                    Some(timeout) => note_timeout(&mut ledger, settings, timeout),
+                    None => Response::invalid(&why),
+                })
+            }
         };
         let planned = request.and_then(|request| {
             let ledger = ledger.get()?;

@@ -18,17 +18,17 @@ pub(crate) fn serve(node: &Node, mut output: impl Write) -> Result<Exit, Failure
     while let Some(line) = lines.next_line().context("unable to read", "stdin")? {
         let answer = match line {
             Line::TooLong => Response::too_long(),
-            Line::Text(line) if Response::is_error_line(&line) => {
-                exit = Exit::No;
-                if !write(&mut output, &line)? {
-                    break;
-                }
-                continue;
-            }
             Line::Text(line) => match Request::parse(&line) {
                 Ok(request) => {
                     let _about = dms_cli::about(&request.about(None));
                     node.carry_out(&request)
+                }
+                Err(_) if Response::is_error_line(&line) => {
+                    exit = Exit::No;
+                    if !write(&mut output, &line)? {
+                        break;
+                    }
+                    continue;
                 }
                 Err(why) => Response::invalid(&why),
             },
