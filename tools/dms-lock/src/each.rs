@@ -68,8 +68,10 @@ impl Each<'_> {
                     Ok((target, deadline)) => self.answer(&mut filter, &line, &target, deadline)?,
                 },
             };
+            let written = write_line(&mut output, &answer.line);
+            // Whoever waits for it has it.
             errors |= Response::parse(&answer.line).is_ok_and(|response| response.is_error());
-            match write_line(&mut output, &answer.line) {
+            match written {
                 Err(why) if why.kind() == ErrorKind::BrokenPipe => break,
                 written => written.context("unable to write", "stdout")?,
             }
