@@ -70,6 +70,24 @@ fn three_jobs_leave_and_only_the_last_one_unmounts() {
 }
 
 #[test]
+fn of_a_crowd_a_hundred_are_counted_and_the_last_one_still_unmounts() {
+    const JOBS: i32 = 103;
+    let lab = Lab::new();
+    let come = (1..=JOBS).map(|job| lab.request("mount", job, "t1"));
+    // First the one whose row is not among those that are looked at.
+    let leave = [JOBS].into_iter().chain(1..JOBS).map(|job| lab.request("unmount", job, "t1"));
+    let input: String = come.chain(leave).map(|request| request.to_string() + "\n").collect();
+    let answers = lab.feed("dms-pipeline", &[], &input).expect(0).lines();
+    let left = (0..JOBS).rev();
+    for (answer, left) in answers.iter().skip(JOBS.unsigned_abs() as usize).zip(left) {
+        assert_eq!(answer["active_mounts_remaining"], left.min(100), "{answer}");
+        assert_eq!(answer["unmounted"], left == 0, "{answer}");
+    }
+    assert_eq!(answers.len(), 2 * JOBS.unsigned_abs() as usize);
+    lab.assert_gone("t1");
+}
+
+#[test]
 fn a_job_that_mounts_twice_counts_once() {
     let lab = Lab::new();
     lab.mount(1, "t1");
