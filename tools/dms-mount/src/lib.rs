@@ -12,6 +12,7 @@ mod daemon;
 mod drain;
 mod ended;
 mod failed;
+mod fence;
 mod inventory;
 mod join;
 mod list;

@@ -22,7 +22,7 @@ use crate::secrets::Secrets;
 use crate::settings;
 use crate::source::{Source, export_of, source_of};
 use crate::umount::Policy;
-use crate::{mount, s3, unmount, zfs};
+use crate::{fence, mount, s3, unmount, zfs};
 
 /// What does not change from request to request.
 pub(crate) struct Node {
@@ -235,7 +235,7 @@ impl Node {
             _ => None,
         };
         if let Some(plan) = &request.plan {
-            let passed = self.run_dir.pass_fence(plan).map_err(|why| {
+            let passed = fence::pass(&self.run_dir.fence(target), plan).map_err(|why| {
                 Failed::system(ErrorCode::Internal, "unable to note the fence", &why)
             })?;
             if !passed {

@@ -2,15 +2,15 @@
 //! credentials of what is mounted, and the last fence.
 //!
 //! It lies on a tmpfs, and may be lost while mounts live: the kernel is the truth, and what is
-//! remembered only says more about it. Every file is replaced whole, or as much of a fence as has changed.
+//! remembered only says more about it. Every file is replaced whole, but for the fences (`fence.rs`).
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use dms_flock::make_dir;
-use dms_wire::{Plan, Secret, TargetId};
+use dms_wire::{Secret, TargetId};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use crate::drain;
@@ -21,13 +21,6 @@ use crate::record::{Record, State};
 pub(crate) struct RunDir {
     path: PathBuf,
 }
-
-/// The fences of one target that were last acted on: a line `<ledger id> <seq>` per ledger.
-const FENCES_KEPT: usize = 8;
-
-/// So much can be written over what a file has, in bytes: it is done in one go, which no signal ends half
-/// way, and takes no room.
-const AT_ONCE: usize = 1024;
 
 impl RunDir {
     /// Makes what is missing of it.
@@ -58,6 +51,11 @@ impl RunDir {
     /// The lock around every act on the pool.
     pub(crate) fn pool_lock(&self, pool: &str) -> PathBuf {
         self.path.join("pool").join(format!("{pool}.lock"))
+    }
+
+    /// The last plans that were acted on.
+    pub(crate) fn fence(&self, target: &TargetId) -> PathBuf {
+        self.path.join("fence").join(target.as_str())
     }
 
     /// The number of the daemon's process, for people and scripts.
@@ -197,40 +195,6 @@ impl RunDir {
         let mut files = first.iter().chain(&logs).chain(&last);
         files.try_for_each(|file| remove(file))
     }
-
-    /// Checks the plan's fence against the last one of its ledger that was acted on, and notes
-    /// it. False: a later plan has been here. Only under the act lock.
-    pub(crate) fn pass_fence(&self, plan: &Plan) -> io::Result<bool> {
-        let path = self.path.join("fence").join(plan.target.as_str());
-        let mut text = String::new();
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(mut file) => file.read_to_string(&mut text).map(|_| Some(file))?,
-            Err(why) if why.kind() == io::ErrorKind::NotFound => None,
-            Err(why) => return Err(why),
-        };
-        let mut fences: Vec<(&str, u64)> = text
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .filter_map(|(ledger, seq)| Some((ledger, seq.parse().ok()?)))
-            .collect();
-        let last = fences.iter().find(|(ledger, _)| *ledger == plan.ledger).map(|(_, seq)| *seq);
-        match last {
-            Some(last) if plan.seq < last => return Ok(false),
-            Some(last) if plan.seq == last => return Ok(true),
-            _ => {}
-        }
-        fences.retain(|(ledger, _)| *ledger != plan.ledger);
-        fences.insert(0, (&plan.ledger, plan.seq));
-        fences.truncate(FENCES_KEPT);
-        let new: String = fences.iter().map(|(ledger, seq)| format!("{ledger} {seq}\n")).collect();
-        match file {
-            Some(file) if new.len() == text.len() && new.len() <= AT_ONCE => {
-                file.write_all_at(new.as_bytes(), 0)?;
-            }
-            _ => replace(&path, new.as_bytes(), 0o644)?,
-        }
-        Ok(true)
-    }
 }
 
 /// What the disk refuses once, it may do when it is asked again.
@@ -243,7 +207,7 @@ fn remove(file: &Path) -> io::Result<()> {
 }
 
 /// Writes a new file beside it and renames it: a reader sees the old one or the new one.
-fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     // No target id begins with a dot, so no other file has this name.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}"));
@@ -271,29 +235,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let run = RunDir::open(dir.path()).expect("it can be written");
         (dir, run)
-    }
-
-    fn plan(ledger: &str, seq: u64) -> Plan {
-        serde_json::from_value(json!({
-            "operation": "o", "ledger": ledger, "seq": seq, "job": 1, "target": "t", "host": "h",
-            "path": "/m/t", "action": "mount", "decision": "mount",
-        }))
-        .expect("a plan")
-    }
-
-    #[test]
-    fn a_lower_fence_is_refused_and_an_equal_one_is_a_repeat() {
-        let (_dir, run) = run_dir();
-        let pass = |ledger, seq| run.pass_fence(&plan(ledger, seq)).expect("it can be written");
-        assert!(pass("a", 5) && pass("a", 5) && pass("a", 7));
-        assert!(!pass("a", 6));
-        assert!(pass("b", 1), "the fences of two ledgers cannot be compared");
-        assert!(!pass("a", 6), "the other ledger's fence was forgotten");
-        // Over what the file has, and longer than that.
-        assert!(pass("b", 2) && pass("b", 3) && pass("b", 10) && pass("a", 8) && pass("a", 9));
-        assert!(!pass("b", 9) && !pass("a", 8));
-        let file = run.path().join("fence").join("t");
-        assert_eq!(fs::read_to_string(file).expect("it was written"), "a 9\nb 10\n");
     }
 
     #[test]
