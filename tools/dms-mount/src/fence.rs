@@ -83,4 +83,16 @@ mod tests {
         assert!(!pass("b", 9) && !pass("a", 8));
         assert_eq!(fs::read_to_string(file).expect("it was written"), "a 9\nb 10\n");
     }
+    #[test]
+    fn of_many_ledgers_the_last_eight_are_remembered_and_nothing_is_left_of_the_others() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("t");
+        let pass = |ledger, seq| pass(&file, &plan(ledger, seq)).expect("it can be written");
+        for ledger in ["a long one", "a", "b", "c", "d", "e", "f", "g", "h"] {
+            assert!(pass(ledger, 2));
+        }
+        let text = fs::read_to_string(&file).expect("it was written");
+        assert_eq!(text, "h 2\ng 2\nf 2\ne 2\nd 2\nc 2\nb 2\na 2\n");
+        assert!(!pass("a", 1) && pass("a long one", 1));
+    }
 }

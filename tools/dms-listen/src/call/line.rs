@@ -38,11 +38,11 @@ impl Fate {
     pub(crate) fn of(line: Line, timeout: Duration) -> Fate {
         let text = match line {
             Line::TooLong => return Fate::Answer(Box::new(Response::too_long())),
-            Line::Text(text) if Response::is_error_line(&text) => return Fate::Pass(text),
             Line::Text(text) => text,
         };
         let request = match Request::parse(&text) {
             Ok(request) => request,
+            Err(_) if Response::is_error_line(&text) => return Fate::Pass(text),
             Err(why) => return Fate::Answer(Box::new(Response::invalid(&why))),
         };
         if let Some(plan) = request.plan.as_ref().filter(|p| p.decision == Decision::Release) {
