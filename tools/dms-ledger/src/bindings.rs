@@ -75,7 +75,7 @@ impl Binding {
 /// What to look for; `None` is any.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Filter {
-    pub(crate) job: Option<i32>,
+    pub(crate) job: Option<i64>,
     pub(crate) target: Option<String>,
     pub(crate) host: Option<String>,
     pub(crate) path: Option<String>,
@@ -89,27 +89,34 @@ pub(crate) struct Filter {
 
 /// The bindings that match, oldest first.
 pub(crate) fn find(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding>> {
-    find_where(store, if filter.active_only { ACTIVE } else { "1 = 1" }, filter)
+    let Statement { sql, params } = select(COLUMNS, Vec::new(), filter);
+    Ok(read(store.query(&sql, &params)?))
 }
 
 /// Rows that say mounted and deleted; what is deleted does not count.
 pub(crate) fn find_deleted_in_use(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding>> {
-    find_where(store, "mounted = 1 AND deleted = 1", filter)
-}
-
-fn find_where(store: &mut dyn Store, condition: &str, filter: &Filter) -> Result<Vec<Binding>> {
-    let Statement { sql, params } = select(condition, filter);
+    let Statement { sql, params } =
+        select_where("mounted = 1 AND deleted = 1", COLUMNS, Vec::new(), filter);
     Ok(read(store.query(&sql, &params)?))
 }
 
-/// The bindings in these rows.
-pub(crate) fn read(rows: Vec<Row>) -> Vec<Binding> {
+fn read(rows: Vec<Row>) -> Vec<Binding> {
     rows.into_iter().map(Binding::from_row).collect()
 }
 
-fn select(condition: &str, filter: &Filter) -> Statement {
-    let mut sql = format!("SELECT {COLUMNS} FROM backup_target_mount_ledger WHERE {condition}");
-    let mut values = Vec::new();
+/// Asks for these columns of the bindings that match, oldest first; `values` are for the question marks
+/// in them.
+pub(crate) fn select(columns: &str, values: Vec<Value>, filter: &Filter) -> Statement {
+    select_where(if filter.active_only { ACTIVE } else { "1 = 1" }, columns, values, filter)
+}
+
+fn select_where(
+    condition: &str,
+    columns: &str,
+    mut values: Vec<Value>,
+    filter: &Filter,
+) -> Statement {
+    let mut sql = format!("SELECT {columns} FROM backup_target_mount_ledger WHERE {condition}");
     if let Some(job) = filter.job {
         sql.push_str(" AND jobid = ?");
         values.push(job.into());
@@ -135,18 +142,6 @@ fn select(condition: &str, filter: &Filter) -> Statement {
         values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
     }
     Statement::new(sql, values)
-}
-
-/// Asks for the jobs that use the target on the host; for no more than so many, where it counts only
-/// whether there are others.
-pub(crate) fn users(target: &str, host: &str, limit: Option<usize>) -> Statement {
-    let filter = Filter {
-        target: Some(target.to_owned()),
-        host: Some(host.to_owned()),
-        limit,
-        ..Filter::default()
-    };
-    select(ACTIVE, &filter)
 }
 
 /// Asks whether the job has a row, used or not.
@@ -183,12 +178,12 @@ pub(crate) fn count_others(
 /// The job's use of the target on the host.
 pub(crate) fn of_job(
     store: &mut dyn Store,
-    job: i32,
+    job: impl Into<i64>,
     target: &str,
     host: &str,
 ) -> Result<Option<Binding>> {
     let filter = Filter {
-        job: Some(job),
+        job: Some(job.into()),
         target: Some(target.to_owned()),
         host: Some(host.to_owned()),
         active_only: true,

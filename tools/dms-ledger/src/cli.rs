@@ -217,7 +217,7 @@ impl StatusArgs {
 
     pub(crate) fn filter(&self) -> bindings::Filter {
         bindings::Filter {
-            job: Some(self.job_id),
+            job: Some(self.job_id.into()),
             target: Some(self.target_id.clone()),
             host: self.host.clone(),
             ..bindings::Filter::default()
@@ -228,7 +228,7 @@ impl StatusArgs {
 impl ListArgs {
     pub(crate) fn filter(&self) -> bindings::Filter {
         bindings::Filter {
-            job: self.job_id,
+            job: self.job_id.map(i64::from),
             target: self.target_id.clone(),
             host: self.host.clone(),
             active_only: true,
@@ -240,7 +240,7 @@ impl ListArgs {
 impl ReleaseArgs {
     pub(crate) fn filter(&self) -> bindings::Filter {
         bindings::Filter {
-            job: self.job_id,
+            job: self.job_id.map(i64::from),
             target: self.target_id.clone(),
             host: Some(self.host.clone()),
             active_only: true,

@@ -6,11 +6,12 @@
 
 use dms_wire::{Access, Action, Decision, ErrorCode, MountPath, Response, TargetType};
 
-use crate::bindings::{self, Binding};
+use crate::bindings;
 use crate::journal::{self, Opening, Operation};
 use crate::owner::{Owner, Sight};
 use crate::pools;
-use crate::store::{Result, Statement, Store};
+use crate::store::{Result, Store};
+use crate::users::{self, User, Users};
 use crate::wish::Wish;
 
 /// The decision and what it is about; or the refusal, which is on record.
@@ -58,27 +59,26 @@ pub(crate) fn decide(
     opening: &Opening<'_>,
     seen: Option<&Operation>,
 ) -> Result<(u64, Decided)> {
-    let mut looks = vec![users_of(wish)];
+    let mut looks = vec![users::asked(wish)];
     if wish.action == Action::Mount {
         looks.push(bindings::row_of(wish));
     }
     let (fence, mut found) = journal::open(store, opening, seen, looks)?;
     let fence = u64::try_from(fence).unwrap_or_default();
     let is_new = found.get(1).is_some_and(Vec::is_empty);
-    let users = bindings::read(found.first_mut().map(std::mem::take).unwrap_or_default());
-    let users = living_users(store, wish, users, opening.owner)?;
-    let more = if is_cut(wish, &users) { " or more" } else { "" };
+    let users = found.first_mut().map(std::mem::take).unwrap_or_default();
+    let users = users::living(store, wish, users, opening.owner)?;
     log::info!(
-        "Found {}{more} active mount(s) for target {} on host {}",
-        users.len(),
+        "Found {} active mount(s) for target {} on host {}",
+        users.count(),
         wish.target,
         wish.host
     );
     let decided = match wish.action {
         Action::Mount if is_of_ended_run(wish, opening.owner) => Err(Box::new(run_has_ended(wish))),
-        Action::Mount => decide_mount(store, wish, &users)?,
-        Action::Unmount => decide_unmount(store, wish, &users, seen)?,
-        Action::Settle => decide_settle(store, wish, &users)?,
+        Action::Mount => decide_mount(store, wish, &users.seen)?,
+        Action::Unmount => decide_unmount(store, wish, users, seen)?,
+        Action::Settle => decide_settle(store, wish, &users.seen)?,
     };
     match &decided {
         Ok((decision, known)) => {
@@ -92,73 +92,9 @@ pub(crate) fn decide(
     Ok((fence, decided))
 }
 
-/// So many jobs that use a target need not all be looked at.
-const CROWD: usize = 16;
-
-/// Asks for the jobs that use the target.
-fn users_of(wish: &Wish<'_>) -> Statement {
-    bindings::users(wish.target.as_str(), wish.host.as_str(), crowd(wish))
-}
-
-/// How many of them there is need to look at, if not at all.
-fn crowd(wish: &Wish<'_>) -> Option<usize> {
-    match wish.action {
-        // How a pool is imported depends on all of them.
-        _ if wish.request.target.kind == Some(TargetType::Zfs) => None,
-        Action::Settle => None,
-        Action::Mount => Some(CROWD),
-        // Who leaves is told how many stay.
-        Action::Unmount => Some(bindings::COUNTED + 1),
-    }
-}
-
-/// The jobs that use the target, of those that were seen; whose keeper has ended uses it no more. The
-/// job that asks speaks for itself. Of a crowd it is some of them, with another job among them if there
-/// is one.
-fn living_users(
-    store: &mut dyn Store,
-    wish: &Wish<'_>,
-    mut seen: Vec<Binding>,
-    me: &Owner,
-) -> Result<Vec<Binding>> {
-    loop {
-        let is_cut = is_cut(wish, &seen);
-        let mut users = Vec::new();
-        for user in seen {
-            if !has_left(store, wish, &user, me)? {
-                users.push(user);
-            }
-        }
-        let has_others = users.iter().any(|user| user.job != i64::from(wish.job));
-        if has_others || !is_cut {
-            return Ok(users);
-        }
-        let Statement { sql, params } = users_of(wish);
-        seen = bindings::read(store.query(&sql, &params)?);
-    }
-}
-
-/// Whether there may be more of them.
-fn is_cut(wish: &Wish<'_>, users: &[Binding]) -> bool {
-    crowd(wish).is_some_and(|crowd| users.len() >= crowd)
-}
-
-/// Whether a user is none any more; if so, that is written down.
-fn has_left(store: &mut dyn Store, wish: &Wish<'_>, user: &Binding, me: &Owner) -> Result<bool> {
-    let keeper = user.owner.as_ref().filter(|_| user.job != i64::from(wish.job));
-    let has_ended = keeper.is_some_and(|keeper| me.look_for(keeper) == Sight::Ended);
-    // What it has imported to write is still there: an operation that exports it lets it go.
-    let has_ended = has_ended && !(wish.action == Action::Mount && pools::may_write(user));
-    let has_left = has_ended && bindings::release_as_seen(store, user)?;
-    if has_left {
-        log::warn!("{}", user.unkept());
-    }
-    Ok(has_left)
-}
-
 /// A mount is always "make sure that it is mounted": the kernel is the truth. On a host a
 /// target has one path, and a path one target.
-fn decide_mount(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Decided> {
+fn decide_mount(store: &mut dyn Store, wish: &Wish<'_>, users: &[User]) -> Result<Decided> {
     let path = wish.path.as_str();
     let elsewhere = users.iter().find_map(|b| b.path.as_deref().filter(|&p| p != path));
     if let Some(elsewhere) = elsewhere {
@@ -204,21 +140,21 @@ fn other_target_at(store: &mut dyn Store, wish: &Wish<'_>, path: &str) -> Result
 fn decide_unmount(
     store: &mut dyn Store,
     wish: &Wish<'_>,
-    users: &[Binding],
+    users: Users,
     seen: Option<&Operation>,
 ) -> Result<Decided> {
     let (target, host) = (wish.target.as_str(), wish.host.as_str());
-    let others = users.iter().filter(|b| b.job != i64::from(wish.job)).count();
-    let mine = match users.iter().find(|b| b.job == i64::from(wish.job)) {
-        None if is_cut(wish, users) => bindings::of_job(store, wish.job, target, host)?,
-        mine => mine.cloned(),
+    let (others, count, is_cut) = (users.others(wish.job), users.count(), users.is_cut);
+    let mine = match users.seen.into_iter().find(|user| user.job == i64::from(wish.job)) {
+        None if is_cut => bindings::of_job(store, wish.job, target, host)?.map(User::from),
+        mine => mine,
     };
     if mine.as_ref().is_some_and(|mine| is_of_another_run(mine, wish)) {
         let all = bindings::count_others(store, None, target, host)?;
         return Ok(Err(Box::new(no_active_mount(all))));
     }
     let known = match mine {
-        Some(ref binding) => Source::recorded(&binding.path, &binding.kind, &binding.source, wish),
+        Some(ref mine) => Source::recorded(&mine.path, &mine.kind, &mine.source, wish),
         // It may be this very operation that was unsettled, until it was opened again.
         None => match unsettled(store, wish)?.as_ref().or(seen.filter(|op| op.is_unsettled())) {
             Some(op) => Source::recorded(&op.path, &op.kind, &op.source, wish),
@@ -233,16 +169,14 @@ fn decide_unmount(
         log::info!("Single active mount detected. Sending unmount request");
         Ok(Ok((Decision::Unmount, known)))
     } else {
-        let more = if is_cut(wish, users) { " or more" } else { "" };
-        let count = users.len();
-        log::info!("Multiple active mounts ({count}{more}) detected. Skipping physical unmount");
+        log::info!("Multiple active mounts ({count}) detected. Skipping physical unmount");
         Ok(Ok((Decision::Release, known)))
     }
 }
 
 /// The job has mounted it anew since, and not by who asks for the unmount: a message of a run that was
 /// killed may come late.
-fn is_of_another_run(mine: &Binding, wish: &Wish<'_>) -> bool {
+fn is_of_another_run(mine: &User, wish: &Wish<'_>) -> bool {
     wish.request.owner.is_some() && mine.owner != wish.request.owner
 }
 
@@ -258,7 +192,7 @@ fn run_has_ended(wish: &Wish<'_>) -> Response {
 }
 
 /// Mounted where it is used, and only there. To mount it again, the request has to say from where.
-fn decide_settle(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Decided> {
+fn decide_settle(store: &mut dyn Store, wish: &Wish<'_>, users: &[User]) -> Result<Decided> {
     let Some(user) = users.iter().find(|b| b.path.is_some()).or(users.first()) else {
         let path = wish.path.clone();
         let kind = wish.request.target.kind;

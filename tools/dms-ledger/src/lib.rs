@@ -31,6 +31,7 @@ mod survey;
 mod takeover;
 mod tidy;
 mod totals;
+mod users;
 mod view;
 mod wish;
 

@@ -9,25 +9,27 @@ use dms_wire::{Access, Action, ErrorCode, Response, TargetType};
 use crate::bindings::{self, Binding};
 use crate::journal::{self, Operation};
 use crate::store::{Result, Store};
+use crate::users::User;
 use crate::wish::Wish;
 
 /// How the pool may be imported (`None`: the target is none), or why not.
 pub(crate) type Grant = std::result::Result<Option<Access>, Box<Response>>;
 
 /// Decides how the wish's pool may be imported. `users`: the jobs that use the target on the host.
-pub(crate) fn grant(store: &mut dyn Store, wish: &Wish<'_>, users: &[Binding]) -> Result<Grant> {
+pub(crate) fn grant(store: &mut dyn Store, wish: &Wish<'_>, users: &[User]) -> Result<Grant> {
     let target = &wish.request.target;
     let (Some(wanted), Some(pool)) = (target.access(), target.source()) else {
         return Ok(Ok(None));
     };
-    let there = users.iter().map(access_of).max();
+    let there = users.iter().map(|user| access_in(user.access.as_deref())).max();
     let is_settling = wish.action == Action::Settle;
     let access = match there {
         Some(there) if is_settling => there,
         there => there.map_or(wanted, |there| there.max(wanted)),
     };
-    let others: Vec<&Binding> =
-        users.iter().filter(|user| user.job != i64::from(wish.job) && !is_settling).collect();
+    let others = users.iter().map(|user| user.job);
+    let others: Vec<i64> =
+        others.filter(|&job| job != i64::from(wish.job) && !is_settling).collect();
     if there.is_some_and(|there| there < access) && !others.is_empty() {
         let host = wish.host;
         let text = format!("pool {pool} is imported read-only on {host} for {}", jobs(&others));
@@ -55,9 +57,10 @@ fn refusal(
     let mut users = bindings::find(store, &active)?;
     users.retain(|user| is_of(pool, &user.kind, &user.source));
     if let Some(other) = users.iter().find(|user| user.host == host && user.target != target) {
-        let same: Vec<&Binding> = users
+        let same: Vec<i64> = users
             .iter()
             .filter(|user| (&user.host, &user.target) == (&other.host, &other.target))
+            .map(|user| user.job)
             .collect();
         let jobs = jobs(&same);
         return Ok(Some(format!(
@@ -70,8 +73,8 @@ fn refusal(
     }
     let is_elsewhere = |user: &&Binding| user.host != host && access_of(user) == access;
     if let Some(first) = users.iter().find(is_elsewhere) {
-        let same: Vec<&Binding> =
-            users.iter().filter(is_elsewhere).filter(|user| user.host == first.host).collect();
+        let there = users.iter().filter(is_elsewhere).filter(|user| user.host == first.host);
+        let same: Vec<i64> = there.map(|user| user.job).collect();
         return Ok(Some(format!(
             "pool {pool} is imported read-write on {} for {}",
             first.host,
@@ -134,9 +137,13 @@ fn is_of(pool: &str, kind: &Option<String>, source: &Option<String>) -> bool {
     kind.as_deref() == Some(TargetType::Zfs.word()) && source.as_deref() == Some(pool)
 }
 
-/// Who does not say that it only reads may write.
 fn access_of(user: &Binding) -> Access {
-    match user.access.as_deref() {
+    access_in(user.access.as_deref())
+}
+
+/// Who does not say that it only reads may write.
+fn access_in(word: Option<&str>) -> Access {
+    match word {
         Some(word) if word == Access::ReadOnly.word() => Access::ReadOnly,
         _ => Access::ReadWrite,
     }
@@ -148,8 +155,8 @@ pub(crate) fn may_write(user: &Binding) -> bool {
 }
 
 /// A few of them.
-fn jobs(users: &[&Binding]) -> String {
-    let shown: Vec<String> = users.iter().take(8).map(|user| user.job.to_string()).collect();
-    let more = if users.len() > shown.len() { ", ..." } else { "" };
+fn jobs(all: &[i64]) -> String {
+    let shown: Vec<String> = all.iter().take(8).map(i64::to_string).collect();
+    let more = if all.len() > shown.len() { ", ..." } else { "" };
     format!("job {}{more}", shown.join(", "))
 }
