@@ -102,7 +102,8 @@ fn a_request_whose_sender_has_given_up_is_not_done() {
     let _listener = remote.obeying(&[]);
     assert_eq!(remote.answer()["success_msg"], "good");
     assert_eq!(remote.notes(), ["begin good", "end good"]);
-    // Nor one that it would wait for longer than its sender.
+    // Nor one that it would wait for longer than its sender, though nothing has happened for a while.
+    std::thread::sleep(Duration::from_millis(1200));
     remote.send("slow", "t1", "sleep 2");
     send("late", "500");
     let answers = remote.answers(2);

@@ -84,33 +84,59 @@ fn sigterm_ends_it_within_the_grace_and_nothing_is_lost() {
     assert_eq!(queue.messages, 1, "the request is lost");
 }
 
+/// What a service manager hears of its listener.
+struct Manager {
+    socket: UnixDatagram,
+    listener: Listener,
+}
+
+impl Manager {
+    fn new(remote: &RemoteLab, environment: &[(&str, &str)]) -> Manager {
+        let path = remote.lab.path("notify");
+        let socket = UnixDatagram::bind(&path).expect("a fresh path");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        let mut command = remote.lab.command("dms-listen", &["--", "cat"]);
+        command.env("DMS_RABBITMQ_URL", remote.broker.url()).env("NOTIFY_SOCKET", &path);
+        command.envs(environment.iter().copied());
+        Manager { socket, listener: Listener::spawn(&remote.lab, &mut command) }
+    }
+
+    /// Waits until it is told something with these words.
+    fn hear(&self, words: &str) {
+        let mut buffer = [0; 1000];
+        loop {
+            let length = self.socket.recv(&mut buffer);
+            let length = length.unwrap_or_else(|why| panic!("{words}: {why}"));
+            if String::from_utf8_lossy(&buffer[..length]).contains(words) {
+                return;
+            }
+        }
+    }
+}
+
 #[test]
 fn the_service_manager_is_told() {
     let remote = RemoteLab::shared();
-    let path = remote.lab.path("notify");
-    let socket = UnixDatagram::bind(&path).expect("a fresh path");
-    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
-    let mut command = remote.lab.command("dms-listen", &["--", "cat"]);
-    command
-        .env("DMS_RABBITMQ_URL", remote.broker.url())
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "400000");
-    let mut listener = Listener::spawn(&remote.lab, &mut command);
-    let hear = |words: &str| {
-        let mut buffer = [0; 1000];
-        loop {
-            let length = socket.recv(&mut buffer).unwrap_or_else(|why| panic!("{words}: {why}"));
-            let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            if said.contains(words) {
-                return said;
-            }
-        }
-    };
-    hear("READY=1");
-    hear(&format!("STATUS=serving {}", remote.lab.queue()));
-    hear("WATCHDOG=1");
-    hear("WATCHDOG=1");
-    listener.signal(Signal::SIGTERM);
-    hear("STOPPING=1");
-    assert!(listener.wait().success());
+    let mut manager = Manager::new(&remote, &[("WATCHDOG_USEC", "400000")]);
+    manager.hear("READY=1");
+    manager.hear(&format!("STATUS=serving {}", remote.lab.queue()));
+    manager.hear("WATCHDOG=1");
+    manager.hear("WATCHDOG=1");
+    manager.listener.signal(Signal::SIGTERM);
+    manager.hear("STOPPING=1");
+    assert!(manager.listener.wait().success());
+}
+
+#[test]
+fn the_service_manager_is_told_what_happens_to_a_listener_that_was_asleep() {
+    let remote = RemoteLab::shared();
+    let manager = Manager::new(&remote, &[]);
+    manager.hear("READY=1");
+    for number in 1..=2 {
+        // By then it has seen that nothing happens.
+        std::thread::sleep(Duration::from_millis(1200));
+        remote.send(&number.to_string(), "t1", "nothing");
+        remote.answer();
+        manager.hear(&format!("0 running, 0 waiting, {number} answered"));
+    }
 }

@@ -11,6 +11,7 @@ use crate::amqp::backoff::Backoff;
 use crate::amqp::broker::Broker;
 use crate::amqp::link::{Link, is_vague, reason};
 use crate::listen::Event;
+use crate::listen::desk::Desk;
 use crate::listen::message::{Address, Delivery};
 use crate::listen::session;
 
@@ -36,6 +37,8 @@ pub(crate) struct Courier {
     /// How many messages the broker may let us have at once.
     pub(crate) prefetch: u16,
     pub(crate) orders: Receiver<Order>,
+    /// Where the messages go.
+    pub(crate) desk: Desk,
     pub(crate) events: Sender<Event>,
     /// It takes no more messages: once the connection is lost, nothing is left to do.
     pub(crate) draining: Cell<bool>,
@@ -48,7 +51,7 @@ impl Courier {
         for (connection, broker) in (1..).zip(self.brokers.iter().cycle()) {
             match self.serve(broker, connection, &mut backoff) {
                 Ok(()) => break,
-                Err(why) => self.tell(Event::Lost { connection, why }),
+                Err(why) => self.tell(Event::Lost(why)),
             }
             if self.draining.get() || self.is_over_within(backoff.wait()) {
                 break;
@@ -84,9 +87,12 @@ impl Courier {
         let served = link.channel(Duration::MAX).and_then(|channel| {
             session::serve(self, &link, &channel, connection, || {
                 begun = Some(Instant::now());
-                self.tell(Event::Connected { connection, broker: broker.to_string() });
+                self.tell(Event::Connected(broker.to_string()));
             })
         });
+        if begun.is_some() {
+            self.desk.lock().lose_connection();
+        }
         // A connection that breaks as soon as it is used is not to be tried again and again.
         if begun.is_some_and(|begun| begun.elapsed() > STEADY) {
             backoff.reset();

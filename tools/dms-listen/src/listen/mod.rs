@@ -1,12 +1,14 @@
 //! The listener: messages of a queue, handed to filters.
 //!
-//! Two kinds of threads serve the one that decides ([`requests`]): the [`courier`] speaks to the
-//! broker, and each [`worker`] to a filter of its own. They tell it what happens ([`Event`]), so
-//! that nothing that hangs, broker or filter, keeps it from its work.
+//! What becomes of each is decided in one place ([`requests`]), by the thread that has something to tell:
+//! the [`courier`], which speaks to the broker, and each [`worker`], which speaks to a filter of its own.
+//! They meet at the [`desk`] for no longer than that takes, so that nothing that hangs, broker or filter,
+//! keeps the others from their work. Who watches over it all ([`serve`]) hears of it by [`Event`].
 
 mod answered;
 mod cli;
 mod courier;
+mod desk;
 mod message;
 mod notify;
 mod requests;
@@ -24,10 +26,10 @@ use signal_hook::iterator::Signals;
 
 use crate::listen::cli::Cli;
 use crate::listen::courier::Courier;
-use crate::listen::message::Message;
+use crate::listen::desk::{Desk, Watch};
 use crate::listen::notify::Reporter;
 use crate::listen::requests::Requests;
-use crate::listen::schedule::Ticket;
+use crate::listen::worker::Worker;
 
 /// How many messages the broker may let us have. Requests for a target that hangs wait here; they
 /// must not keep the others from coming in.
@@ -35,16 +37,14 @@ const PREFETCH: u16 = 1024;
 
 /// What happens.
 pub(crate) enum Event {
-    /// A message has come.
-    Arrived(Message),
-    /// A worker has an answer, and is free again.
-    Answered { worker: usize, ticket: Ticket, answer: Vec<u8> },
+    /// Something has happened to the requests.
+    Changed,
     /// A worker has ended.
     Retired,
-    /// The queue is being served.
-    Connected { connection: u64, broker: String },
+    /// The queue is being served, on this broker.
+    Connected(String),
     /// It is not, and why.
-    Lost { connection: u64, why: String },
+    Lost(String),
     /// The broker takes no messages, and why; or it does again.
     Blocked(Option<String>),
     /// The courier has ended.
@@ -67,18 +67,23 @@ pub fn run() -> Result<Exit, Failure> {
     let (orders, received) = unbounded();
     watch_signals(tell.clone())?;
     let prefetch = PREFETCH.max(u16::try_from(plan.jobs.saturating_mul(4)).unwrap_or(u16::MAX));
+    let (filter, to_watch) = (plan.filter, tell.clone());
+    let start = move |number, desk| Worker::start(number, filter.clone(), desk, to_watch.clone());
+    let desk = Desk::new(start, |hire| {
+        Requests::new(plan.rules, hire, plan.jobs, prefetch, orders, Watch::new(tell.clone()))
+    });
     let courier = Courier {
         brokers: plan.brokers,
         queue: plan.queue.clone(),
         prefetch,
         orders: received,
-        events: tell.clone(),
+        desk: desk.clone(),
+        events: tell,
         draining: Cell::new(false),
     };
     let thread = std::thread::Builder::new().name("courier".into());
     thread.spawn(move || courier.run()).context("unable to start", "a thread")?;
-    let requests = Requests::new(plan.rules, plan.filter, plan.jobs, prefetch, tell, orders);
-    serve::run(requests, &events, Reporter::from_env(), plan.queue, plan.grace);
+    serve::run(desk, &events, Reporter::from_env(), plan.queue, plan.grace);
     Ok(Exit::Done)
 }
 

@@ -6,21 +6,23 @@ use std::collections::HashMap;
 use crossbeam_channel::Sender;
 use dms_wire::{Deadline, ErrorCode, Response};
 
-use crate::listen::Event;
 use crate::listen::answered::{Answered, Identity};
 use crate::listen::courier::Order;
+use crate::listen::desk::{Hire, Watch};
 use crate::listen::message::{Address, Delivery, Message, Rules, Work};
 use crate::listen::schedule::{Schedule, Ticket};
-use crate::listen::worker::{FilterSpec, Worker};
+use crate::listen::worker::Worker;
 
 /// All of them, and who works on them.
 pub(crate) struct Requests {
     rules: Rules,
-    filter: FilterSpec,
+    hire: Hire,
     jobs: usize,
     prefetch: usize,
-    events: Sender<Event>,
     courier: Sender<Order>,
+    pub(crate) watch: Watch,
+    /// Nothing is begun any more.
+    is_ending: bool,
     open: HashMap<Ticket, Request>,
     /// Those of them that can be recognised if they come again.
     known: HashMap<Identity, Ticket>,
@@ -48,19 +50,20 @@ struct Request {
 impl Requests {
     pub(crate) fn new(
         rules: Rules,
-        filter: FilterSpec,
+        hire: Hire,
         jobs: usize,
         prefetch: u16,
-        events: Sender<Event>,
         courier: Sender<Order>,
+        watch: Watch,
     ) -> Requests {
         Requests {
             rules,
-            filter,
+            hire,
             jobs,
             prefetch: prefetch.into(),
-            events,
             courier,
+            watch,
+            is_ending: false,
             open: HashMap::new(),
             known: HashMap::new(),
             next: 0,
@@ -85,7 +88,11 @@ impl Requests {
 
     /// A message has come: it is refused, or recognised, or waits for its turn.
     pub(crate) fn take(&mut self, message: Message) {
+        self.watch.tell();
         let delivery = message.delivery;
+        if self.is_ending {
+            return self.order(Order::HandBack(delivery));
+        }
         if !self.rules.allow(&message.address) {
             let queue = message.address.reply_to.unwrap_or_default();
             log::warn!("refused a request that wants its answer in queue {queue:?}");
@@ -165,7 +172,7 @@ impl Requests {
 
     fn hire(&mut self) -> Option<usize> {
         let number = self.workers.len();
-        match Worker::start(number, self.filter.clone(), self.events.clone()) {
+        match (self.hire)(number) {
             Ok(worker) => {
                 self.workers.push(worker);
                 Some(number)
@@ -180,6 +187,7 @@ impl Requests {
 
     /// A worker has an answer, and is free again.
     pub(crate) fn answer(&mut self, worker: usize, ticket: Ticket, answer: Vec<u8>) {
+        self.watch.tell();
         self.idle.push(worker);
         if let Some(Some(key)) = self.running.remove(&ticket) {
             self.schedule.give_back(key);
@@ -233,13 +241,11 @@ impl Requests {
         }
     }
 
-    /// Gives back a message that came too late.
-    pub(crate) fn decline(&self, message: &Message) {
-        self.order(Order::HandBack(message.delivery));
-    }
-
-    /// Gives back what has not been begun.
+    /// Gives back what has not been begun, and whatever comes from now on. Who watches is told of each
+    /// request that ends.
     pub(crate) fn hand_back(&mut self) {
+        self.is_ending = true;
+        self.watch.is_close = true;
         self.order(Order::Drain);
         for ticket in self.schedule.take_out(|_| true) {
             for delivery in self.forget(ticket) {

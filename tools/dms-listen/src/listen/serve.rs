@@ -1,4 +1,5 @@
-//! The listener's work, from event to event, and how it ends.
+//! Who watches over the requests: what they wait for must not take too long, the service manager wants to
+//! be told, and all of it has to end.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -7,18 +8,18 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::amqp::QueueName;
 use crate::listen::Event;
+use crate::listen::desk::Desk;
 use crate::listen::notify::Reporter;
-use crate::listen::requests::Requests;
 
 /// How long the courier may take to close the connection.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// How often requests that wait are looked at.
+/// How often requests are looked at while they wait, or something happens to them.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The requests, and the connection that they come by.
 struct Service {
-    requests: Requests,
+    desk: Desk,
     reporter: Reporter,
     queue: QueueName,
     /// The broker that we serve the queue on, or why we do not.
@@ -26,27 +27,25 @@ struct Service {
     blocked: Option<String>,
     /// What was logged since the last connection.
     told: HashSet<String>,
-    connection: u64,
-    /// When requests that wait were last looked at.
+    /// When the requests were last looked at.
     looked: Instant,
 }
 
 /// Goes on until it is told to stop, and then until all that runs has ended, or `grace` is over.
 pub(crate) fn run(
-    requests: Requests,
+    desk: Desk,
     events: &Receiver<Event>,
     reporter: Reporter,
     queue: QueueName,
     grace: Duration,
 ) {
     let mut service = Service {
-        requests,
+        desk,
         reporter,
         queue,
         state: Err("connecting".to_owned()),
         blocked: None,
         told: HashSet::new(),
-        connection: 0,
         looked: Instant::now(),
     };
     loop {
@@ -73,30 +72,25 @@ fn next(events: &Receiver<Event>, until: Option<Instant>) -> Option<Event> {
 impl Service {
     /// When there is something to do without an event. `None`: an idle listener sleeps.
     fn wake(&self) -> Option<Instant> {
-        let look = (self.requests.waiting() > 0).then_some(self.looked + LOOK);
+        let requests = self.desk.lock();
+        let is_busy = requests.waiting() > 0 || requests.watch.is_awake();
+        drop(requests);
+        let look = is_busy.then_some(self.looked + LOOK);
         let report = self.reporter.wake(|| self.status());
         [look, report].into_iter().flatten().min()
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Arrived(message) => self.requests.take(message),
-            Event::Answered { worker, ticket, answer } => {
-                self.requests.answer(worker, ticket, answer);
-            }
-            Event::Connected { connection, broker } => {
+            Event::Connected(broker) => {
                 log::info!("serving {} on {broker}", self.queue);
-                self.connection = connection;
                 self.told.clear();
                 self.change(Ok(broker));
             }
-            Event::Lost { connection, why } => {
+            Event::Lost(why) => {
                 // Every attempt fails alike while a broker is down: once is enough.
                 if self.told.insert(why.clone()) {
                     log::warn!("{why}");
-                }
-                if connection == self.connection {
-                    self.requests.lose_connection();
                 }
                 self.change(Err(why));
             }
@@ -108,7 +102,7 @@ impl Service {
                 self.blocked = why;
                 self.reporter.hurry();
             }
-            Event::Retired | Event::Closed | Event::Stop => {}
+            Event::Changed | Event::Retired | Event::Closed | Event::Stop => {}
         }
     }
 
@@ -122,9 +116,11 @@ impl Service {
     }
 
     fn status(&self) -> String {
-        let Service { requests, queue, .. } = self;
+        let requests = self.desk.lock();
         let (running, waiting) = (requests.running(), requests.waiting());
         let numbers = format!("{running} running, {waiting} waiting, {} answered", requests.count);
+        drop(requests);
+        let queue = &self.queue;
         match (&self.state, &self.blocked) {
             (Ok(broker), Some(why)) => format!("{broker} takes no answers ({why}); {numbers}"),
             (Ok(broker), None) => format!("serving {queue} on {broker}; {numbers}"),
@@ -137,7 +133,9 @@ impl Service {
         let now = Instant::now();
         if now >= self.looked + LOOK {
             self.looked = now;
-            self.requests.expire();
+            let mut requests = self.desk.lock();
+            requests.expire();
+            requests.watch.rest();
         }
         self.reporter.alive();
         if self.reporter.is_due() {
@@ -147,26 +145,28 @@ impl Service {
 
     /// Takes no more, and ends what there is.
     fn end(mut self, events: &Receiver<Event>, until: Instant) {
-        let (running, waiting) = (self.requests.running(), self.requests.waiting());
-        log::info!("stopping: {running} running, {waiting} waiting");
+        let mut requests = self.desk.lock();
+        log::info!("stopping: {} running, {} waiting", requests.running(), requests.waiting());
+        requests.hand_back();
+        drop(requests);
         self.reporter.stopping();
-        self.requests.hand_back();
-        while self.requests.running() > 0 && Instant::now() < until {
+        while self.desk.lock().running() > 0 && Instant::now() < until {
             let wake = self.reporter.beat().map_or(until, |beat| beat.min(until));
             self.routine();
             match next(events, Some(wake)) {
                 Some(Event::Stop) => return log::warn!("stopping at once"),
-                Some(Event::Arrived(message)) => self.requests.decline(&message),
                 None => {}
                 Some(event) => self.handle(event),
             }
         }
-        let left = self.requests.running();
+        let requests = self.desk.lock();
+        let left = requests.running();
         if left > 0 {
             log::warn!("{left} requests still run: the next listener gets them");
         }
-        self.requests.close();
-        let filters = if left > 0 { 0 } else { self.requests.dismiss() };
+        requests.close();
+        let filters = if left > 0 { 0 } else { requests.dismiss() };
+        drop(requests);
         self.await_the_end(filters, events, until);
     }
 

@@ -54,7 +54,7 @@ impl Session<'_> {
             select! {
                 recv(messages) -> message => match message {
                     Ok(message) => if let Some(message) = self.receive(message)? {
-                        self.courier.tell(Event::Arrived(message));
+                        self.courier.desk.lock().take(message);
                     },
                     // Nothing comes any more; what was taken can still be answered.
                     Err(_) if self.is_draining() => messages = never(),

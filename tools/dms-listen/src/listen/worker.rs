@@ -11,6 +11,7 @@ use dms_filter::{Filter, Lost};
 use dms_wire::{Deadline, ErrorCode, MAX_LINE, Response};
 
 use crate::listen::Event;
+use crate::listen::desk::Desk;
 use crate::listen::schedule::Ticket;
 
 /// How long past its deadline a request's answer is waited for: the filter minds it by itself.
@@ -43,10 +44,11 @@ enum Order {
 }
 
 impl Worker {
-    /// Starts the thread. Its answers are events, with its number.
+    /// Starts the thread. It brings its answers to the desk, with its number; its end is an event.
     pub(crate) fn start(
         number: usize,
         spec: FilterSpec,
+        desk: Desk,
         events: Sender<Event>,
     ) -> io::Result<Worker> {
         let (orders, received) = unbounded();
@@ -63,7 +65,7 @@ impl Worker {
                 match order {
                     Ok(Order::Work { ticket, line, until }) => {
                         let answer = spec.work(&mut filter, &line, until);
-                        let _ = events.send(Event::Answered { worker: number, ticket, answer });
+                        desk.lock().answer(number, ticket, answer);
                     }
                     Err(RecvTimeoutError::Timeout) => {
                         let idle = filter.take();
