@@ -23,11 +23,12 @@ const LEDGER: [(&str, &str); 7] = [
     ("recvfrom", "EIO"),
     ("openat", "ENOSPC"),
 ];
-const MOUNT: [(&str, &str); 8] = [
+const MOUNT: [(&str, &str); 9] = [
     ("mount", "EIO"),
     ("umount2", "EIO"),
     ("mkdirat", "ENOSPC"),
     ("write", "ENOSPC"),
+    ("pwrite64", "ENOSPC"),
     ("rename", "ENOSPC"),
     ("openat", "ENOSPC"),
     ("read", "EIO"),
