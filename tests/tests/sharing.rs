@@ -88,6 +88,24 @@ fn of_a_crowd_a_hundred_are_counted_and_the_last_one_still_unmounts() {
 }
 
 #[test]
+fn who_leaves_a_crowd_is_found_though_one_of_those_who_are_looked_at_has_ended() {
+    const JOBS: i32 = 103;
+    let lab = Lab::new();
+    let come = (1..=JOBS).map(|job| lab.request("mount", job, "t1").to_string() + "\n");
+    lab.feed("dms-pipeline", &[], &come.collect::<String>()).expect(0);
+    // The keeper of one was of an earlier boot.
+    lab.sql(
+        "UPDATE backup_target_mount_ledger SET owner =
+         (SELECT '{\"host\":\"' || owner_host || '\",\"boot\":\"0\",\"life\":\"x\"}'
+          FROM backup_target_mount_operations LIMIT 1)
+         WHERE jobid = 1",
+    );
+    let answer = lab.unmount(JOBS, "t1");
+    assert_eq!((&answer["status"], &answer["unmounted"]), (&json!("success"), &json!(false)));
+    assert_eq!(lab.users("t1"), (2..JOBS).map(i64::from).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_job_that_mounts_twice_counts_once() {
     let lab = Lab::new();
     lab.mount(1, "t1");
