@@ -83,11 +83,12 @@ pub(crate) struct Filter {
     pub(crate) active_only: bool,
     /// Last changed before this moment, as the database writes it.
     pub(crate) before: Option<String>,
-    /// No more than so many, the oldest.
+    pub(crate) newest_first: bool,
+    /// No more than so many, the first.
     pub(crate) limit: Option<usize>,
 }
 
-/// The bindings that match, oldest first.
+/// The bindings that match, oldest first unless it says otherwise.
 pub(crate) fn find(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding>> {
     let Statement { sql, params } = select(COLUMNS, Vec::new(), filter);
     Ok(read(store.query(&sql, &params)?))
@@ -104,7 +105,7 @@ fn read(rows: Vec<Row>) -> Vec<Binding> {
     rows.into_iter().map(Binding::from_row).collect()
 }
 
-/// Asks for these columns of the bindings that match, oldest first; `values` are for the question marks
+/// Asks for these columns of the bindings that match; `values` are for the question marks
 /// in them.
 pub(crate) fn select(columns: &str, values: Vec<Value>, filter: &Filter) -> Statement {
     select_where(if filter.active_only { ACTIVE } else { "1 = 1" }, columns, values, filter)
@@ -136,7 +137,7 @@ fn select_where(
         sql.push_str(" AND COALESCE(updated_at, created_at) < ?");
         values.push(before.as_str().into());
     }
-    sql.push_str(" ORDER BY id");
+    sql.push_str(if filter.newest_first { " ORDER BY id DESC" } else { " ORDER BY id" });
     if let Some(limit) = filter.limit {
         sql.push_str(" LIMIT ?");
         values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());

@@ -84,6 +84,8 @@ pub(crate) fn asked(wish: &Wish<'_>) -> Statement {
         target: Some(wish.target.to_string()),
         host: Some(wish.host.to_string()),
         active_only: true,
+        // Where many stay for long, who leaves is one of those who came last: then it is among the first.
+        newest_first: wish.action == Action::Unmount,
         limit: most(wish),
         ..bindings::Filter::default()
     };
