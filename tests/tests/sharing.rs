@@ -96,7 +96,7 @@ fn who_leaves_a_crowd_is_found_though_one_of_those_who_are_looked_at_has_ended()
     // The keeper of one was of an earlier boot.
     lab.sql(
         "UPDATE backup_target_mount_ledger SET owner =
-         (SELECT '{\"host\":\"' || owner_host || '\",\"boot\":\"0\",\"life\":\"x\"}'
+         (SELECT REPLACE('{\"host\":\"HERE\",\"boot\":\"0\",\"life\":\"x\"}', 'HERE', owner_host)
           FROM backup_target_mount_operations LIMIT 1)
          WHERE jobid = 103",
     );
