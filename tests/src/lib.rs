@@ -42,7 +42,7 @@ pub use nfs::{HOSTILE_EXPORTS, HOSTILE_OPTIONS, NfsNode, script};
 pub use openstack::OpenStack;
 pub use past::{BUSY_JOB, BUSY_TARGET, fill, ledger_alone};
 pub use peer::{Handler, Heard, Peer};
-pub use process::{Process, processes_with, waits_for_lock};
+pub use process::{Process, processes_with, waits_for_lock, wakes};
 pub use remote::RemoteLab;
 pub use run::{Run, bin_dir, eventually, is_long_run, run};
 pub use strace::{Boundary, boundaries, killed_at, summary, traced, was_killed};

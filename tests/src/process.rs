@@ -61,6 +61,17 @@ pub fn waits_for_lock(pid: u32) -> bool {
     locks.lines().any(is_it)
 }
 
+/// How often the threads of a process went to sleep, which is how often they were woken.
+pub fn wakes(pid: i32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let statuses = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+    let count = |status: String| {
+        let line = status.lines().find(|line| line.starts_with("voluntary"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    statuses.filter_map(count).sum()
+}
+
 /// All processes that have `text` in their command line or in their environment.
 pub fn processes_with(text: &str) -> Vec<Process> {
     let has = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amiquip::AmqpProperties;
-use dms_tests::{Broker, Lab, Listener, Peer, RemoteLab, eventually, run};
+use dms_tests::{Broker, Lab, Listener, Peer, RemoteLab, eventually, run, wakes};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -108,6 +108,19 @@ fn a_request_whose_sender_has_given_up_is_not_done() {
     send("late", "500");
     let answers = remote.answers(2);
     assert_eq!((answers[0].0.as_str(), &answers[0].1["error_code"]), ("late", &json!("timeout")));
+}
+
+#[test]
+fn who_has_nothing_to_do_is_not_woken() {
+    let remote = RemoteLab::shared();
+    let listener = remote.obeying(&[]);
+    remote.send("1", "t1", "nothing");
+    remote.answer();
+    // Whether anything waits, it looks for a second at most.
+    std::thread::sleep(Duration::from_secs(2));
+    let before = wakes(listener.pid());
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(wakes(listener.pid()) - before, 0);
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use dms_tests::{Broker, Lab, Listener, Peer, eventually};
+use dms_tests::{Broker, Lab, Listener, Peer, eventually, wakes};
 
 use crate::consumer::Consumer;
-use crate::memory::{share, wakes};
+use crate::memory::share;
 use crate::stage::{ask, database, mount_targets, node, request, succeed};
 use crate::table::{Limit, Table};
 

@@ -54,17 +54,6 @@ pub(crate) fn share(pid: i32) -> f64 {
     kib.unwrap_or_default() / 1024.0
 }
 
-/// How often the threads of a process went to sleep, which is how often they were woken.
-pub(crate) fn wakes(pid: i32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let statuses = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
-    let count = |status: String| {
-        let line = status.lines().find(|line| line.starts_with("voluntary"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    statuses.filter_map(count).sum()
-}
-
 /// The processor time that these processes have had, in seconds; those that have ended have none.
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn processor_time(pids: &[i32]) -> f64 {

@@ -90,23 +90,20 @@ pub(crate) struct Filter {
 
 /// The bindings that match, oldest first unless it says otherwise.
 pub(crate) fn find(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding>> {
-    let Statement { sql, params } = select(COLUMNS, Vec::new(), filter);
-    Ok(read(store.query(&sql, &params)?))
+    ask(store, &select(COLUMNS, Vec::new(), filter))
 }
 
 /// Rows that say mounted and deleted; what is deleted does not count.
 pub(crate) fn find_deleted_in_use(store: &mut dyn Store, filter: &Filter) -> Result<Vec<Binding>> {
-    let Statement { sql, params } =
-        select_where("mounted = 1 AND deleted = 1", COLUMNS, Vec::new(), filter);
-    Ok(read(store.query(&sql, &params)?))
+    ask(store, &select_where("mounted = 1 AND deleted = 1", COLUMNS, Vec::new(), filter))
 }
 
-fn read(rows: Vec<Row>) -> Vec<Binding> {
-    rows.into_iter().map(Binding::from_row).collect()
+fn ask(store: &mut dyn Store, statement: &Statement) -> Result<Vec<Binding>> {
+    let rows = store.query(&statement.sql, &statement.params)?;
+    Ok(rows.into_iter().map(Binding::from_row).collect())
 }
 
-/// Asks for these columns of the bindings that match; `values` are for the question marks
-/// in them.
+/// Asks for these columns of the bindings that match; `values` are for the question marks in them.
 pub(crate) fn select(columns: &str, values: Vec<Value>, filter: &Filter) -> Statement {
     select_where(if filter.active_only { ACTIVE } else { "1 = 1" }, columns, values, filter)
 }

@@ -141,6 +141,7 @@ fn has_left(
         return Ok(false);
     }
     let (target, host) = (wish.target.as_str(), wish.host.as_str());
+    // Somebody else may have let it go meanwhile.
     let Some(seen) = bindings::of_job(store, user.job, target, host)? else { return Ok(true) };
     // What it has imported to write is still there: an operation that exports it lets it go.
     let is_there = wish.action == Action::Mount && pools::may_write(&seen);

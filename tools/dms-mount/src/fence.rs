@@ -83,6 +83,7 @@ mod tests {
         assert!(!pass("b", 9) && !pass("a", 8));
         assert_eq!(fs::read_to_string(file).expect("it was written"), "a 9\nb 10\n");
     }
+
     #[test]
     fn of_many_ledgers_the_last_eight_are_remembered_and_nothing_is_left_of_the_others() {
         let dir = tempfile::tempdir().expect("a temporary directory");

@@ -90,6 +90,7 @@ impl Courier {
                 self.tell(Event::Connected(broker.to_string()));
             })
         });
+        // What it has brought comes again on the next one: nothing of that may be taken before.
         if begun.is_some() {
             self.desk.lock().lose_connection();
         }

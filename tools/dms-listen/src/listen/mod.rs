@@ -15,6 +15,7 @@ mod requests;
 mod schedule;
 mod serve;
 mod session;
+mod watch;
 mod worker;
 
 use std::cell::Cell;
@@ -26,9 +27,10 @@ use signal_hook::iterator::Signals;
 
 use crate::listen::cli::Cli;
 use crate::listen::courier::Courier;
-use crate::listen::desk::{Desk, Watch};
+use crate::listen::desk::Desk;
 use crate::listen::notify::Reporter;
 use crate::listen::requests::Requests;
+use crate::listen::watch::Watch;
 use crate::listen::worker::Worker;
 
 /// How many messages the broker may let us have. Requests for a target that hangs wait here; they

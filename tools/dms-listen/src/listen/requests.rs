@@ -8,9 +8,10 @@ use dms_wire::{Deadline, ErrorCode, Response};
 
 use crate::listen::answered::{Answered, Identity};
 use crate::listen::courier::Order;
-use crate::listen::desk::{Hire, Watch};
+use crate::listen::desk::Hire;
 use crate::listen::message::{Address, Delivery, Message, Rules, Work};
 use crate::listen::schedule::{Schedule, Ticket};
+use crate::listen::watch::Watch;
 use crate::listen::worker::Worker;
 
 /// All of them, and who works on them.
@@ -245,7 +246,7 @@ impl Requests {
     /// request that ends.
     pub(crate) fn hand_back(&mut self) {
         self.is_ending = true;
-        self.watch.is_close = true;
+        self.watch.tells_each = true;
         self.order(Order::Drain);
         for ticket in self.schedule.take_out(|_| true) {
             for delivery in self.forget(ticket) {
@@ -276,5 +277,33 @@ impl Requests {
     /// Lets the courier end.
     pub(crate) fn close(&self) {
         self.order(Order::Close);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_after_the_end_has_begun_is_handed_back() {
+        let rules = Rules {
+            node: "n".into(),
+            key: None,
+            timeout: Duration::from_secs(9),
+            reply_to: vec![],
+        };
+        let (courier, ordered) = unbounded();
+        let hire: Hire = Box::new(|_| panic!("it was begun"));
+        let mut requests = Requests::new(rules, hire, 1, 9, courier, Watch::new(unbounded().0));
+        requests.hand_back();
+        let delivery = Delivery { connection: 1, tag: 2 };
+        let (redelivered, address, patience) = (false, Address::default(), None);
+        requests.take(Message { delivery, redelivered, address, patience, body: b"{}".to_vec() });
+        let ordered: Vec<Order> = ordered.try_iter().collect();
+        assert!(matches!(ordered[..], [Order::Drain, Order::HandBack(back)] if back == delivery));
     }
 }
