@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 LEDGER_TESTS = boundaries crash fence ledger metrics model reconcile refusals repeats sharing storm \
 	stream survey tidy topologies truth upgrade zfs zfs_hosts zfs_races zfs_stand_in
 
-.PHONY: help build install uninstall deb try-packages demo bench check check-long lint docs test-unit \
+.PHONY: help build install uninstall deb try-packages demo bench bench-nfs check check-long lint docs test-unit \
 	test-integration coverage screens torture torture-nfs galera mutants format clean deps
 
 help: ## This list
@@ -97,6 +97,10 @@ torture-nfs: build ## The same with NFS targets, in a guest, for SECONDS=180, by
 	DMS_BIN="$(or $(DMS_BIN),$(TARGET)/release)" DMS_TORTURE_SECONDS=$(SECONDS) \
 		DMS_TORTURE_OPTIONS="$(TORTURE)" $(if $(SEED),DMS_TORTURE_SEED=$(SEED)) \
 		cargo test --locked -p dms-torture --test nfs -- --ignored --nocapture
+
+bench-nfs: build ## An NFS mount beside mount(8) by hand, in a guest; as root
+	DMS_BIN="$(or $(DMS_BIN),$(TARGET)/release)" \
+		cargo test --locked -p dms-tests --test nfs_guest -- --ignored --nocapture
 
 galera: ## The ledger on two servers that are one; as root
 	cargo build --workspace --locked

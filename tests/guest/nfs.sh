@@ -305,7 +305,37 @@ goes() {
 
 }
 
+# --- what a mount and an unmount take, beside mount(8) and umount(8) by hand
+
+# turns COUNT: so many pairs through one pipeline, and by hand, from when to when.
+turns() {
+    options=rw,hard,vers=3
+    for _ in $(seq "$1"); do
+        request mount 1 speed 10.0.0.9:/mnt/root/export $options
+        request unmount 1 speed 10.0.0.9:/mnt/root/export $options
+    done >/mnt/pairs
+    from=$(seconds)
+    done=$(dms-pipeline </mnt/pairs 2>/mnt/log | grep -c '"status":"success"')
+    echo "pipeline: $1 $done $from $(seconds)"
+    from=$(seconds)
+    for _ in $(seq "$1"); do
+        mount -t nfs -o nosuid,nodev,$options 10.0.0.9:/mnt/root/export /mnt/by-hand
+        umount /mnt/by-hand
+    done
+    echo "hand: $1 $from $(seconds)"
+}
+
+speed() {
+    begin speed
+    mkdir /mnt/by-hand
+    for _ in 1 2 3; do
+        turns 1
+        turns 16
+    done
+}
+
 case $DMS_PART in
+    speed) speed ;;
     works) works ;;
     goes) goes ;;
 esac

@@ -2,6 +2,7 @@
 //! process is `guest/nfs.sh`. Two guests, one for a server that works and one for one that goes
 //! away; a test for each thing that happened there.
 
+use std::io::Write;
 use std::sync::OnceLock;
 
 use dms_tests::{Guest, Scenario};
@@ -295,4 +296,36 @@ fn an_unmount_whose_server_is_gone_ends_nothing_that_a_job_of_another_target_wai
     assert_eq!(scenario.said("waits"), ["1"], "{scenario}");
     assert_eq!(scenario.said("job"), ["0"], "its write was to wait: {scenario}");
     assert_eq!(scenario.said("server"), ["late"], "{scenario}");
+}
+
+/// What the pipeline adds to mount(8) and umount(8), in milliseconds a pair: of so many pairs and of one,
+/// so that its start does not count.
+#[test]
+#[ignore = "to be measured alone: make bench-nfs"]
+fn a_mount_and_an_unmount_take_little_more_than_by_hand() {
+    let guest = Guest::run("nfs.sh", &[("DMS_PART", "speed")]);
+    let said = guest.scenario("speed").to_string();
+    let times = |who: &str, count: &str| -> Vec<f64> {
+        let begin = format!("{who}: {count} ");
+        let rows = said.lines().filter_map(|line| line.strip_prefix(&begin));
+        rows.map(|row| {
+            let numbers: Vec<f64> = row.split(' ').filter_map(|word| word.parse().ok()).collect();
+            numbers[numbers.len() - 1] - numbers[numbers.len() - 2]
+        })
+        .collect()
+    };
+    let pair = |who: &str| -> Vec<f64> {
+        let mut pairs: Vec<f64> = (times(who, "16").iter().zip(times(who, "1")))
+            .map(|(many, one)| (many - one) / 15.0 * 1e3)
+            .collect();
+        pairs.sort_by(f64::total_cmp);
+        pairs
+    };
+    let (ours, theirs) = (pair("pipeline"), pair("hand"));
+    let told = format!("{said}\nms a pair: pipeline {ours:.0?}, by hand {theirs:.0?}");
+    writeln!(std::io::stderr(), "{told}").expect("somebody reads it");
+    assert_eq!((ours.len(), theirs.len()), (3, 3), "{said}");
+    assert_eq!(said.matches("pipeline: 16 32 ").count(), 3, "{said}");
+    // Ten for each of the two.
+    assert!(ours[1] <= theirs[1] + 20.0, "{ours:.0?} {theirs:.0?}");
 }
